@@ -1,0 +1,47 @@
+// Device: the door to a processor's memory and its queue of work. Backend (backend.h) adds the
+// model's operations. kv_transfer sees only this. One device thread calls it, unless a method says
+// otherwise.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+
+namespace longhaul {
+
+// Memory of a device, freed with the object.
+class DeviceBuffer {
+ public:
+  virtual ~DeviceBuffer() = default;
+  virtual std::byte* data()
+      const = 0;  // a device address; host-readable only when Device::host_visible()
+  virtual int64_t bytes() const = 0;
+};
+
+// A point in the device's queue of work.
+using DeviceEvent = uint64_t;
+
+class Device {
+ public:
+  virtual ~Device() = default;
+
+  virtual std::string name() const = 0;   // "cpu: AMD EPYC, avx512-bf16, 2 threads"
+  virtual bool host_visible() const = 0;  // device addresses can be read and written by the host
+  virtual int64_t capacity_bytes() const = 0;  // memory that Allocate could still give
+
+  // Error: ResourceExhausted with the bytes asked for and left.
+  virtual absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(int64_t bytes) = 0;
+
+  // Copies in queue order, in either direction between host and device or within the device.
+  virtual void Copy(void* to, const void* from, int64_t bytes) = 0;
+
+  // Marks the end of the work queued so far; done once that work is.
+  virtual DeviceEvent Record() = 0;
+  virtual bool IsDone(DeviceEvent event) = 0;  // any thread
+  virtual void Wait(DeviceEvent event) = 0;    // any thread; blocks the caller
+};
+
+}  // namespace longhaul
