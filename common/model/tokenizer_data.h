@@ -15,14 +15,21 @@ struct TokenizerData {
   enum class Model : uint8_t { kByteLevelBpe, kSentencePieceBpe };
 
   Model model = Model::kByteLevelBpe;
-  std::vector<std::string>
-      tokens;  // by id. Byte-level: in GPT-2's printable byte alphabet; SentencePiece: with U+2581
+  // By id. Byte-level: kNormal tokens in GPT-2's printable byte alphabet; SentencePiece: with
+  // U+2581 for a space and kByte tokens as "<0x0A>". All other kinds as plain text.
+  std::vector<std::string> tokens;
   std::vector<TokenKind> kinds;  // by id, same size
-  std::vector<float> scores;     // SentencePiece: higher merges first; empty for byte-level
-  std::vector<std::pair<std::string, std::string>> merges;  // byte-level: in order of priority
+  // SentencePiece from GGUF: by id, higher merges first. Empty: the order of `merges` decides
+  // (byte- level always, and SentencePiece vocabularies from tokenizer.json).
+  std::vector<float> scores;
+  std::vector<std::pair<std::string, std::string>> merges;  // in order of priority
 
-  // Byte-level: the splitter. A known name ("gpt2", "smollm", "llama-bpe", "qwen2") from GGUF, or
-  // from Hugging Face the regexes of its pre_tokenizer sequence.
+  // Byte-level: how a text is cut into pieces, each step cutting the pieces of the one before:
+  // single digits, then each of the patterns (matches and the gaps between them become pieces),
+  // then the named splitter. From GGUF the name only ("gpt2", "smollm", "llama-bpe", "qwen2", ...:
+  // router/text/pre_tokenizer.cc lists them; a name may imply digits, NFC and ignore_merges). From
+  // tokenizer.json: "Digits" sets digits_split_single, each "Split" adds a pattern, "ByteLevel"
+  // with use_regex sets the name "gpt2" and without leaves it empty.
   std::string pre_tokenizer;
   std::vector<std::string> pre_tokenizer_patterns;
   bool digits_split_single = false;  // Hugging Face "Digits" pre-tokenizer with individual_digits
