@@ -1,0 +1,37 @@
+#include "common/model/model_file.h"
+
+#include <memory>
+#include <utility>
+
+#include "common/base/mapped_file.h"
+#include "common/base/status.h"
+#include "common/model/gguf_model.h"
+#include "common/model/model_digest.h"
+
+namespace longhaul {
+namespace {
+
+// "SmolLM2.Q4_1" for "/models/SmolLM2.Q4_1.gguf", "Qwen3-0.6B" for "/models/Qwen3-0.6B/".
+std::string NameOf(absl::string_view path) {
+  while (path.size() > 1 && path.back() == '/') path.remove_suffix(1);
+  const size_t slash = path.rfind('/');
+  if (slash != absl::string_view::npos) path.remove_prefix(slash + 1);
+  constexpr absl::string_view kSuffix = ".gguf";
+  if (path.size() > kSuffix.size() && path.substr(path.size() - kSuffix.size()) == kSuffix) {
+    path.remove_suffix(kSuffix.size());
+  }
+  return std::string(path);
+}
+
+}  // namespace
+
+absl::StatusOr<ModelFile> LoadModelFile(const std::string& path) {
+  LH_ASSIGN_OR_RETURN(std::shared_ptr<const MappedFile> file, MappedFile::Open(path));
+  const absl::Span<const std::byte> bytes = file->bytes();
+  LH_ASSIGN_OR_RETURN(ModelFile model, ModelFromGguf(bytes, std::move(file), path));
+  model.config.name = NameOf(path);
+  model.digest = DigestOf(model);
+  return model;
+}
+
+}  // namespace longhaul
