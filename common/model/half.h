@@ -30,4 +30,21 @@ inline float F32FromF16(uint16_t bits) {
   return std::bit_cast<float>(sign | (wide << 23) | (mantissa << 13));
 }
 
+// Rounds to nearest, ties to even; beyond 65504 infinity; NaN stays NaN.
+inline uint16_t F16FromF32(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  const auto sign = static_cast<uint16_t>((bits >> 16) & 0x8000u);
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) return sign | 0x7e00u;
+  if (magnitude >= 0x47800000u) return sign | 0x7c00u;  // 65536 and above
+  if (magnitude < 0x38800000u) {
+    // Below 2^-14 the unit is 2^-24. Added to 0.5, whose own unit is 2^-24, the sum is rounded so.
+    const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
+    return sign | static_cast<uint16_t>(std::bit_cast<uint32_t>(shifted) - 0x3f000000u);
+  }
+  // A carry out of the mantissa goes into the exponent, up to infinity, as it should.
+  const uint32_t rounded = magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u);
+  return sign | static_cast<uint16_t>(rounded >> 13);
+}
+
 }  // namespace longhaul
