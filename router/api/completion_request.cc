@@ -19,7 +19,7 @@ constexpr int64_t kNoMax = std::numeric_limits<int64_t>::max();
 constexpr int64_t kTokensMax = std::numeric_limits<int32_t>::max();
 constexpr int64_t kDefaultTextOutputTokens = 16;  // what OpenAI's /v1/completions does
 
-void ReadStop(JsonReader& in, const RequestLimits& limits, CompletionRequest* out) {
+void ReadStop(JsonReader& in, const ApiLimits& limits, CompletionRequest* out) {
   const json::value* stop = in.Find("stop");
   if (stop == nullptr) return;
   auto add = [&](const json::value& value, absl::string_view param) {
@@ -46,7 +46,7 @@ void ReadStop(JsonReader& in, const RequestLimits& limits, CompletionRequest* ou
   for (size_t i = 0; i < array.size(); ++i) add(array[i], absl::StrCat("stop[", i, "]"));
 }
 
-void ReadLogitBias(JsonReader& in, const RequestLimits& limits, CompletionRequest* out) {
+void ReadLogitBias(JsonReader& in, const ApiLimits& limits, CompletionRequest* out) {
   const json::value* bias = in.Find("logit_bias");
   if (bias == nullptr) return;
   if (!bias->is_object()) {
@@ -70,7 +70,7 @@ void ReadLogitBias(JsonReader& in, const RequestLimits& limits, CompletionReques
   if (!entries.status().ok()) in.Fail(entries.status());
 }
 
-void ReadSampling(JsonReader& in, const RequestLimits& limits, CompletionRequest* out) {
+void ReadSampling(JsonReader& in, const ApiLimits& limits, CompletionRequest* out) {
   SamplingParams& sampling = out->sampling;
   in.Float("temperature", 0, 2, false, &sampling.temperature);
   in.Float("top_p", 0, 1, true, &sampling.top_p);
@@ -118,7 +118,7 @@ void ReadTemplateFields(JsonReader& in, bool* add_generation_prompt, bool* add_s
 }
 
 // The fields that both routes have.
-void ReadCommon(JsonReader& in, const RequestLimits& limits, CompletionRequest* out) {
+void ReadCommon(JsonReader& in, const ApiLimits& limits, CompletionRequest* out) {
   in.Fail(CheckUnsupportedFields(in));
   in.String("model", limits.name_bytes_max, &out->model);
   in.String("request_id", limits.name_bytes_max, &out->request_id);
@@ -149,7 +149,7 @@ void ReadCommon(JsonReader& in, const RequestLimits& limits, CompletionRequest* 
 }
 
 absl::Status CheckTogether(const CompletionRequest& request, absl::string_view output_field,
-                           const RequestLimits& limits) {
+                           const ApiLimits& limits) {
   const int64_t choices =
       request.n * std::max<int64_t>(1, static_cast<int64_t>(request.prompts.size()));
   if (choices > limits.choices_max) {
@@ -165,7 +165,7 @@ absl::Status CheckTogether(const CompletionRequest& request, absl::string_view o
   return absl::OkStatus();
 }
 
-absl::Status ReadPrompts(const JsonReader& in, const RequestLimits& limits,
+absl::Status ReadPrompts(const JsonReader& in, const ApiLimits& limits,
                          std::vector<Prompt>* prompts) {
   const json::value* value = in.Find("prompt");
   if (value == nullptr) return InvalidFieldError("prompt", "is required");
@@ -215,7 +215,7 @@ absl::Status ReadPrompts(const JsonReader& in, const RequestLimits& limits,
 }  // namespace
 
 absl::StatusOr<CompletionRequest> ParseCompletionRequest(absl::string_view body,
-                                                         const RequestLimits& limits) {
+                                                         const ApiLimits& limits) {
   // A million token ids make a million small values: they all go with one buffer.
   json::monotonic_resource memory;
   LH_ASSIGN_OR_RETURN(json::value root, ParseJsonObject(body, limits.json_depth_max, &memory));
@@ -242,7 +242,7 @@ absl::StatusOr<CompletionRequest> ParseCompletionRequest(absl::string_view body,
 }
 
 absl::StatusOr<CompletionRequest> ParseChatRequest(absl::string_view body,
-                                                   const RequestLimits& limits) {
+                                                   const ApiLimits& limits) {
   json::monotonic_resource memory;
   LH_ASSIGN_OR_RETURN(json::value root, ParseJsonObject(body, limits.json_depth_max, &memory));
   JsonReader in(root.get_object());
@@ -278,7 +278,7 @@ absl::StatusOr<CompletionRequest> ParseChatRequest(absl::string_view body,
 }
 
 absl::StatusOr<TokenizeRequest> ParseTokenizeRequest(absl::string_view body,
-                                                     const RequestLimits& limits) {
+                                                     const ApiLimits& limits) {
   json::monotonic_resource memory;
   LH_ASSIGN_OR_RETURN(json::value root, ParseJsonObject(body, limits.json_depth_max, &memory));
   JsonReader in(root.get_object());
@@ -305,7 +305,7 @@ absl::StatusOr<TokenizeRequest> ParseTokenizeRequest(absl::string_view body,
 }
 
 absl::StatusOr<DetokenizeRequest> ParseDetokenizeRequest(absl::string_view body,
-                                                         const RequestLimits& limits) {
+                                                         const ApiLimits& limits) {
   json::monotonic_resource memory;
   LH_ASSIGN_OR_RETURN(json::value root, ParseJsonObject(body, limits.json_depth_max, &memory));
   JsonReader in(root.get_object());

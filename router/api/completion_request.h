@@ -15,7 +15,7 @@
 
 namespace longhaul {
 
-struct RequestLimits {
+struct ApiLimits {
   int json_depth_max = 64;
   int64_t choices_max = 128;  // prompts times n
   int64_t top_logprobs_max = 20;
@@ -77,9 +77,8 @@ struct CompletionRequest {
 
 // POST /v1/completions and /v1/chat/completions.
 absl::StatusOr<CompletionRequest> ParseCompletionRequest(absl::string_view body,
-                                                         const RequestLimits& limits);
-absl::StatusOr<CompletionRequest> ParseChatRequest(absl::string_view body,
-                                                   const RequestLimits& limits);
+                                                         const ApiLimits& limits);
+absl::StatusOr<CompletionRequest> ParseChatRequest(absl::string_view body, const ApiLimits& limits);
 
 // POST /tokenize, in both of vLLM's shapes: a prompt or messages.
 struct TokenizeRequest {
@@ -93,7 +92,7 @@ struct TokenizeRequest {
   bool return_token_strings = false;
 };
 absl::StatusOr<TokenizeRequest> ParseTokenizeRequest(absl::string_view body,
-                                                     const RequestLimits& limits);
+                                                     const ApiLimits& limits);
 
 // POST /detokenize.
 struct DetokenizeRequest {
@@ -101,6 +100,6 @@ struct DetokenizeRequest {
   std::vector<int32_t> tokens;
 };
 absl::StatusOr<DetokenizeRequest> ParseDetokenizeRequest(absl::string_view body,
-                                                         const RequestLimits& limits);
+                                                         const ApiLimits& limits);
 
 }  // namespace longhaul

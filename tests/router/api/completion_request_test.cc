@@ -73,7 +73,7 @@ TEST(CompletionRequestTest, ReadsEveryFormOfPrompt) {
 }
 
 TEST(CompletionRequestTest, RefusesBadPrompts) {
-  RequestLimits limits;
+  ApiLimits limits;
   limits.vocabulary_tokens = 100;
   auto refused = [&](absl::string_view prompt, absl::string_view param, absl::string_view why) {
     ExpectRefused(
@@ -200,7 +200,7 @@ TEST(CompletionRequestTest, LogprobRules) {
 }
 
 TEST(CompletionRequestTest, BoundsPromptsTimesChoices) {
-  RequestLimits limits;
+  ApiLimits limits;
   limits.choices_max = 4;
   ExpectRefused(ParseCompletionRequest(R"({"prompt":["a","b"],"n":3})", limits).status(), "n",
                 "at most 4, got 6");
