@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/utf8.h"
 #include "router/api/json_writer.h"
 
 namespace longhaul {
@@ -71,7 +72,7 @@ void WriteTextLogprobs(const ReplyHead& head, const ChoicePiece& piece, JsonWrit
   int64_t offset = piece.characters_before;
   for (const TokenLogprob& token : piece.logprobs) {
     out->Int(offset);
-    offset += CountCharacters(TokenName(head, token.chosen));
+    offset += CountUtf8(TokenName(head, token.chosen));
   }
   out->EndArray().Key("token_logprobs").BeginArray();
   for (const TokenLogprob& token : piece.logprobs) out->Float(Finite(token.chosen.logprob));
@@ -225,7 +226,7 @@ std::string UsageChunk(const ReplyHead& head, const Usage& usage) {
 int64_t LogprobCharacters(const ReplyHead& head, absl::Span<const TokenLogprob> logprobs) {
   int64_t characters = 0;
   for (const TokenLogprob& token : logprobs) {
-    characters += CountCharacters(TokenName(head, token.chosen));
+    characters += CountUtf8(TokenName(head, token.chosen));
   }
   return characters;
 }

@@ -33,10 +33,4 @@ class JsonWriter {
   std::string out_;
 };
 
-// How many bytes the UTF-8 sequence at the start of `bytes` has, 0 when it is not one.
-int Utf8SequenceBytes(absl::string_view bytes);
-
-// Characters in `bytes` as JsonWriter::String would write them.
-int64_t CountCharacters(absl::string_view bytes);
-
 }  // namespace longhaul

@@ -21,9 +21,8 @@ TEST(JsonWriterTest, EscapesAndKeepsUnicode) {
 TEST(JsonWriterTest, ReplacesWhatIsNotUtf8) {
   const std::string replacement = "\xEF\xBF\xBD";
   EXPECT_EQ(Written("\xC3"), "\"" + replacement + "\"");
-  EXPECT_EQ(Written("a\xF0\x9F\x98z"), "\"a" + replacement + replacement + replacement + "z\"");
+  EXPECT_EQ(Written("a\xF0\x9F\x98z"), "\"a" + replacement + "z\"");
   EXPECT_EQ(Written("\xED\xA0\x80").size(), 2 + 9u) << "a surrogate is not UTF-8";
-  EXPECT_EQ(CountCharacters("a\xC3é😀"), 4);
 }
 
 TEST(JsonWriterTest, EveryPairOfBytesGivesValidJson) {
