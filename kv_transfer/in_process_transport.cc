@@ -11,6 +11,7 @@
 #include "common/base/check.h"
 #include "common/base/random.h"
 #include "common/base/status.h"
+#include "kv_transfer/completions.h"
 #include "kv_transfer/ended_tags.h"
 #include "kv_transfer/piece_cursor.h"
 
@@ -24,38 +25,6 @@ struct PendingSend {
 struct PendingReceive {
   std::vector<ReceivePiece> pieces;
   TransferDone done;
-};
-
-// Callbacks of one end on their way to its loop.
-class Completions {
- public:
-  explicit Completions(Loop* loop) : loop_(loop) {}
-
-  // Any thread.
-  static void Add(const std::shared_ptr<Completions>& to, TransferDone done, absl::Status status) {
-    bool post = false;
-    {
-      absl::MutexLock lock(&to->mutex_);
-      post = to->ready_.empty();
-      to->ready_.emplace_back(std::move(done), std::move(status));
-    }
-    if (post) to->loop_->Post([to] { to->Run(); });
-  }
-
-  // The end's loop only.
-  void Run() {
-    std::deque<std::pair<TransferDone, absl::Status>> ready;
-    {
-      absl::MutexLock lock(&mutex_);
-      ready.swap(ready_);
-    }
-    for (auto& [done, status] : ready) std::move(done)(std::move(status));
-  }
-
- private:
-  Loop* const loop_;
-  absl::Mutex mutex_;
-  std::deque<std::pair<TransferDone, absl::Status>> ready_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace
