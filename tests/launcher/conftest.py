@@ -54,6 +54,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 host, port = flags["http"].rsplit(":", 1)
+http.server.ThreadingHTTPServer.request_queue_size = 128
 server = http.server.ThreadingHTTPServer((host, int(port)), Handler)
 address = f"{{host}}:{{server.server_address[1]}}"
 if behaviour.get("stubborn"):
