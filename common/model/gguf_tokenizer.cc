@@ -97,7 +97,7 @@ absl::StatusOr<int32_t> TokenId(const GgufFile& file, absl::string_view key, siz
   return static_cast<int32_t>(id);
 }
 
-// Families whose tokenizer takes a whole piece that is a token as it is, and begins with BOS.
+// The family whose texts begin with BOS although its files may not say so.
 bool IsLlama3(absl::string_view pre) {
   return pre == "llama-bpe" || pre == "llama3" || pre == "llama-v3" || pre == "pixtral" ||
          pre == "falcon3";
@@ -134,8 +134,6 @@ absl::StatusOr<TokenizerData> TokenizerFromGguf(const GgufFile& file,
     LH_RETURN_IF_ERROR(ReadMerges(file, &tokenizer));
     LH_ASSIGN_OR_RETURN(const absl::string_view pre, file.TextOr("tokenizer.ggml.pre", "default"));
     tokenizer.pre_tokenizer = std::string(pre);
-    tokenizer.normalize_nfc = pre == "qwen2";
-    tokenizer.ignore_merges = IsLlama3(pre);
   }
   LH_ASSIGN_OR_RETURN(tokenizer.add_space_prefix,
                       file.BoolOr("tokenizer.ggml.add_space_prefix", sentence_piece));
