@@ -135,6 +135,12 @@ def _ms(seconds):
     return "-" if seconds is None else f"{seconds * 1e3:.0f} ms" if seconds < 10 else f"{seconds:.1f} s"
 
 
+def _way(headers):
+    """How the prompt's KV came to the decode worker: the transport, or that there was nothing to carry."""
+    way = headers.get("x-longhaul-path", "")
+    return headers.get("x-longhaul-transport") or way if way == "remote" else way
+
+
 def table(jobs, result):
     """The report, a row for each kind of request."""
     rows = [("class", "done", "ttft p50", "p99", "itl p50", "kv moved", "via")]
@@ -148,10 +154,10 @@ def table(jobs, result):
             for reply in replies if len(reply.token_times) > 1
         ]
         moved = sum(int(reply.headers.get("x-longhaul-kv-bytes") or 0) for reply in replies)
-        paths_taken = {reply.headers["x-longhaul-path"] for reply in replies if "x-longhaul-path" in reply.headers}
+        ways = {_way(reply.headers) for reply in replies} - {""}
         rows.append((
             kind, f"{len(replies)}/{total}", _ms(percentile(first, 0.5)), _ms(percentile(first, 0.99)),
-            _ms(statistics.median(gaps) if gaps else None), f"{moved / 1e6:.0f} MB", "+".join(sorted(paths_taken)) or "-",
+            _ms(statistics.median(gaps) if gaps else None), f"{moved / 1e6:.0f} MB", "+".join(sorted(ways)) or "-",
         ))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return ["  ".join(f"{cell:>{width}}" if i else f"{cell:<{width}}" for i, (cell, width) in enumerate(zip(row, widths)))

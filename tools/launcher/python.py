@@ -39,6 +39,7 @@ def pip(arguments, what_for, watch=None):
     scratch = paths.make(paths.DOWNLOADS / "tmp")
     environment = dict(os.environ, TMPDIR=str(scratch), PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_NO_INPUT="1")
     environment.pop("PYTHONPATH", None)
+    _empty(scratch)  # a killed pip leaves its part behind
     output = ""
     for _ in range(PIP_TRIES):
         process = subprocess.Popen(
