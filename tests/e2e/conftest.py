@@ -49,14 +49,19 @@ def server(request):
     return request.getfixturevalue(f"{request.param}_server")
 
 
-def connect(instance):
-    return openai.OpenAI(
-        base_url=f"http://{instance.http}/v1", api_key="unused", max_retries=0, timeout=REQUEST_SECONDS
-    )
+@pytest.fixture(scope="session")
+def connect():
+    """connect(instance): OpenAI's client for it."""
+
+    def client(instance):
+        address = f"http://{instance.http}/v1"
+        return openai.OpenAI(base_url=address, api_key="unused", max_retries=0, timeout=REQUEST_SECONDS)
+
+    return client
 
 
 @pytest.fixture(scope="session")
-def client(server):
+def client(server, connect):
     return connect(server)
 
 

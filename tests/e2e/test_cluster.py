@@ -7,7 +7,6 @@ import re
 
 import pytest
 
-from conftest import connect
 from tools.launcher import api_client, cluster
 
 PROMPTS = [f"Tell me about the number {i}." * (1 + i % 3 * 40) for i in range(12)]
@@ -62,7 +61,7 @@ def test_an_unknown_route_is_404(server):
     assert status == 404 and "error" in json.loads(body)
 
 
-def test_many_clients_at_once(cluster_server):
+def test_many_clients_at_once(cluster_server, connect):
     client = connect(cluster_server)
     model_id = client.models.list().data[0].id
 
