@@ -19,7 +19,8 @@ namespace longhaul {
 
 struct RequestFacts {
   int64_t prompt_tokens = 0;  // all that must be in the KV cache first, replayed output included
-  int64_t output_tokens_max = 0;           // still to come
+  int64_t output_tokens_max = 0;  // still to come
+  int block_tokens = 16;
   absl::Span<const Hash128> prefix_chain;  // ChainOf the prompt
   absl::Span<const uint64_t> avoid;        // incarnations that failed this request already
 };
@@ -60,7 +61,6 @@ struct PolicyOptions {
   int prefill_choices = 3;
   // Memory of the prefix index, in blocks over all workers.
   int64_t prefix_blocks_max = 1 << 18;
-  int block_tokens = 16;
 };
 
 class Policy {
