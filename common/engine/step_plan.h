@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "common/model/kv_layout.h"
 #include "common/model/sampling.h"
 
@@ -33,7 +34,8 @@ struct StepPlan {
 struct StepResult {
   struct Sequence {
     SequenceId id = 0;
-    SampledToken sampled;  // token -1 unless the plan asked to sample
+    SampledToken sampled;  // token -1 unless the plan asked to sample and `status` is OK
+    absl::Status status;   // why no token could be sampled: ends this sequence, not the others
   };
   uint64_t step = 0;
   std::vector<Sequence> sequences;  // in the plan's order

@@ -2,6 +2,10 @@
 // makers: CPU, CUDA. Activations are row-major [rows, width] float32 unless the backend packs them
 // itself between its own calls. All calls come from the device thread and are queued in order; a
 // result may be read after Wait(Record()).
+//
+// Which kernel computes a row is a matter of its Phase alone, never of the batch around it: a row's
+// result has the same bits whatever other rows run beside it and however a prompt is cut into
+// chunks. Prefill and decode workers may cut differently and still agree.
 #pragma once
 
 #include <cstdint>
@@ -26,26 +30,40 @@ struct Tensor {
   int64_t width = 0;
 };
 
+// What a weight is used for: kVector for norms, kMatrix for MatMul in both phases, kTable for a
+// vocabulary's embedding and head (rows looked up, MatMul in kDecode only).
+enum class WeightUse : uint8_t { kVector, kMatrix, kTable };
+
 // A weight in whatever form the backend wants it; made once by Backend::Prepare.
 class PreparedWeight {
  public:
   virtual ~PreparedWeight() = default;
 };
 
+// kPrefill: rows that only leave KV behind, many at a time: matrix-matrix kernels, which may round
+// weights and activations to bf16. kDecode: rows whose next token is sampled, one a sequence:
+// kernels that read the weights as the file has them.
+enum class Phase : uint8_t { kPrefill, kDecode };
+
 // One sequence's part of a ragged batch: `tokens` new positions, [position, position + tokens),
-// whose rows in the batch start at `row`. `blocks` covers [0, position + tokens).
+// whose rows in the batch start at `row`. `blocks` covers [0, position + tokens). kDecode: tokens
+// is 1.
 struct BatchSequence {
+  Phase phase = Phase::kPrefill;
   int64_t row = 0;
   int64_t tokens = 0;
   int64_t position = 0;
   absl::Span<const BlockId> blocks;
 };
 
-// The rows of a step. Lives on the host; backends copy what they need.
+// The rows of a step, those of kPrefill sequences before those of kDecode ones. Lives on the host;
+// backends copy what they need.
 struct Batch {
   std::vector<BatchSequence> sequences;
   std::vector<int32_t> tokens;  // [rows]
+  int64_t prefill_rows = 0;
   int64_t rows() const { return static_cast<int64_t>(tokens.size()); }
+  int64_t decode_rows() const { return rows() - prefill_rows; }
 };
 
 // The pool of KV blocks, see KvLayout.
@@ -69,40 +87,57 @@ struct SampleRow {
 
 class Backend : public Device {
  public:
-  // Takes a weight over from its file. `bias` may be absent. Load time only. Several views that
-  // share their input
-  // ([q,k,v] or [gate,up]) are prepared as one matrix, whose output rows follow each other.
+  // Takes a matrix [rows, cols], a norm's vector [cols] or the embedding over from its file. Load
+  // time only. Several views that share their input ([q,k,v] or [gate,up]) are prepared as one
+  // matrix, whose output rows follow each other. `biases` is empty or has a vector for each part,
+  // absent ones allowed. The views' bytes must outlive the result. Errors: InvalidArgument for
+  // shapes that do not fit together, ResourceExhausted.
   virtual absl::StatusOr<std::unique_ptr<PreparedWeight>> Prepare(
-      absl::Span<const WeightView> parts, absl::Span<const WeightView> biases) = 0;
+      WeightUse use, absl::Span<const WeightView> parts, absl::Span<const WeightView> biases) = 0;
+
+  // Opens a step: `batch` and the pool's block tables hold until the next one. Backends upload
+  // them, and compute the rows' rotation angles, once for all layers.
+  virtual void BeginStep(const Batch& batch, const ModelConfig& config, const KvPool& pool) = 0;
 
   // out [rows, hidden] = embedding rows of `tokens`.
   virtual void Embed(Tensor out, const PreparedWeight& embedding,
                      absl::Span<const int32_t> tokens) = 0;
 
-  // out = x / rms(x) * weight over groups of `weight`'s width (a row, or a head of it for q/k
-  // norm). out may be x. Zhang & Sennrich, "Root mean square layer normalization", 2019.
+  // out [rows, width] = x / rms(x) * weight for x [rows, width]. out may be x. Zhang & Sennrich,
+  // "Root mean square layer normalization", 2019.
   virtual void RmsNorm(Tensor out, Tensor x, const PreparedWeight& weight, float epsilon) = 0;
 
-  // out [rows, n] = x [rows, k] W^T (+ bias); with `accumulate`, out += instead.
-  virtual void MatMul(Tensor out, Tensor x, const PreparedWeight& weight, bool accumulate) = 0;
+  // out [rows, n] = x [rows, k] W^T (+ bias); with `accumulate`, out += instead. All rows are of
+  // one phase.
+  virtual void MatMul(Tensor out, Tensor x, const PreparedWeight& weight, bool accumulate,
+                      Phase phase) = 0;
+
+  // Normalises `heads` neighbouring heads of qkv [rows, width] in place, from column `column` on:
+  // each head by its own rms, times weight [head_dim] (Qwen3's q and k norms).
+  virtual void HeadNorm(Tensor qkv, int64_t column, int heads, const PreparedWeight& weight,
+                        float epsilon) = 0;
 
   // Rotates q and k of qkv [rows, (heads + 2 kv_heads) * head_dim] in place by the rows' positions
-  // and stores k and v into the pool's `layer`. Su et al., "RoFormer", 2021.
+  // and stores k and v into the pool's `layer`, for the batch of BeginStep. Su et al., "RoFormer",
+  // 2021.
   virtual void RopeAndStoreKv(Tensor qkv, const Batch& batch, const ModelConfig& config,
                               const KvPool& pool, int layer) = 0;
 
   // out [rows, heads * head_dim] = causal attention of q (in qkv) over the pool's blocks, softmax
-  // scale 1/sqrt(head_dim). The new rows' own k and v are already stored.
+  // scale 1/sqrt(head_dim), for the sequences of BeginStep's batch whose phase is `phase`. The new
+  // rows' own k and v are already stored.
   virtual void Attention(Tensor out, Tensor qkv, const Batch& batch, const ModelConfig& config,
-                         const KvPool& pool, int layer) = 0;
+                         const KvPool& pool, int layer, Phase phase) = 0;
 
   // out [rows, n] = silu(gate) * up for gate_up [rows, 2n]. Shazeer, "GLU variants improve
   // transformer", 2020.
   virtual void GatedActivation(Tensor out, Tensor gate_up) = 0;
 
   // Samples each row of logits [rows, vocab]. Ends with the results on the host: waits for the
-  // device.
-  virtual std::vector<SampledToken> Sample(Tensor logits, absl::Span<const SampleRow> rows) = 0;
+  // device. A row whose logits leave nothing to choose (NaN, or all banned) has an error in its
+  // place: Internal or FailedPrecondition.
+  virtual std::vector<absl::StatusOr<SampledToken>> Sample(Tensor logits,
+                                                           absl::Span<const SampleRow> rows) = 0;
 
   // Runs `body`, which only queues work, and may record it once under `shape_key` and replay it
   // afterwards.

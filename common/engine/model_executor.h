@@ -1,0 +1,41 @@
+// ModelExecutor: the Executor that runs a model. It owns the device thread; the backend and the
+// decoder are called there and nowhere else.
+//
+// A sampled sequence's last token is a decode row; every other token is a prefill row (see Phase).
+// So the tokens that come out do not depend on how the scheduler cut the prompt.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "common/engine/executor.h"
+#include "common/model/decoder.h"
+#include "common/runtime/thread_loop.h"
+
+namespace longhaul {
+
+class ModelExecutor final : public Executor {
+ public:
+  // `owner` is the loop that calls Execute and receives the callbacks. `backend` and `decoder` must
+  // not be used by anybody else from now on; they and the pool's memory must outlive the executor.
+  // thread.core pins the device thread, which is worker 0 of the CPU backend.
+  ModelExecutor(Loop& owner, Backend& backend, Decoder& decoder, KvPool pool,
+                ThreadLoopOptions thread);
+  // On the owner's loop. Waits for the step under way; its remaining callbacks are dropped.
+  ~ModelExecutor() override;
+
+  void Execute(StepPlan plan, LayerDone layer_done, Done done) override;
+
+ private:
+  struct Step;
+  void RunOnDevice(const std::shared_ptr<Step>& step);
+
+  Loop& owner_;
+  Backend& backend_;
+  Decoder& decoder_;
+  const KvPool pool_;
+  std::shared_ptr<Step> under_way_;  // owner's loop only
+  ThreadLoop device_thread_;         // last: stops before the rest goes
+};
+
+}  // namespace longhaul

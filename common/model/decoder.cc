@@ -1,0 +1,217 @@
+#include "common/model/decoder.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/check.h"
+#include "common/base/status.h"
+
+namespace longhaul {
+namespace {
+
+absl::Status CheckShape(absl::string_view name, const WeightView& view, int64_t rows,
+                        int64_t cols) {
+  if (view.present() && view.rows == rows && view.cols == cols) return absl::OkStatus();
+  if (!view.present()) {
+    return absl::InvalidArgumentError(absl::StrCat("the model has no weight ", name, " [", rows,
+                                                   ", ", cols, "], which its config asks for"));
+  }
+  return absl::InvalidArgumentError(absl::StrCat("weight ", name, " is [", view.rows, ", ",
+                                                 view.cols, "], the config asks for [", rows, ", ",
+                                                 cols, "]"));
+}
+
+Tensor Rows(float* data, int64_t first, int64_t rows, int64_t width) {
+  return {data + first * width, rows - first, width};
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Create(Backend& backend, ModelConfig config,
+                                                         const ModelWeights& weights,
+                                                         DecoderOptions options) {
+  if (static_cast<int>(weights.layers.size()) != config.layers) {
+    return absl::InvalidArgumentError(absl::StrCat("the model has the weights of ",
+                                                   weights.layers.size(),
+                                                   " layers, its config says ", config.layers));
+  }
+  std::unique_ptr<Decoder> decoder(new Decoder(backend, std::move(config)));
+  const ModelConfig& c = decoder->config_;
+  LH_RETURN_IF_ERROR(CheckShape("embedding", weights.embedding, c.vocab, c.hidden));
+  LH_ASSIGN_OR_RETURN(decoder->embedding_,
+                      backend.Prepare(WeightUse::kTable, {weights.embedding}, {}));
+  for (int i = 0; i < c.layers; ++i) {
+    if (absl::Status status = decoder->PrepareLayer(weights.layers[i]); !status.ok()) {
+      return absl::Status(status.code(), absl::StrCat("layer ", i, ": ", status.message()));
+    }
+  }
+  LH_RETURN_IF_ERROR(CheckShape("final_norm", weights.final_norm, 1, c.hidden));
+  LH_ASSIGN_OR_RETURN(decoder->final_norm_,
+                      backend.Prepare(WeightUse::kVector, {weights.final_norm}, {}));
+  if (options.head && !c.tied_head) {
+    LH_RETURN_IF_ERROR(CheckShape("head", weights.head, c.vocab, c.hidden));
+    LH_ASSIGN_OR_RETURN(decoder->head_, backend.Prepare(WeightUse::kTable, {weights.head}, {}));
+  }
+  return decoder;
+}
+
+absl::Status Decoder::PrepareLayer(const LayerWeights& weights) {
+  const ModelConfig& c = config_;
+  const int64_t q_width = int64_t{c.heads} * c.head_dim;
+  const int64_t kv_width = int64_t{c.kv_heads} * c.head_dim;
+  Layer& layer = layers_.emplace_back();
+  LH_RETURN_IF_ERROR(CheckShape("attention_norm", weights.attention_norm, 1, c.hidden));
+  LH_RETURN_IF_ERROR(CheckShape("q", weights.q, q_width, c.hidden));
+  LH_RETURN_IF_ERROR(CheckShape("k", weights.k, kv_width, c.hidden));
+  LH_RETURN_IF_ERROR(CheckShape("v", weights.v, kv_width, c.hidden));
+  LH_RETURN_IF_ERROR(CheckShape("attention_out", weights.attention_out, c.hidden, q_width));
+  LH_RETURN_IF_ERROR(CheckShape("ffn_norm", weights.ffn_norm, 1, c.hidden));
+  LH_RETURN_IF_ERROR(CheckShape("gate", weights.gate, c.ffn_hidden, c.hidden));
+  LH_RETURN_IF_ERROR(CheckShape("up", weights.up, c.ffn_hidden, c.hidden));
+  LH_RETURN_IF_ERROR(CheckShape("down", weights.down, c.hidden, c.ffn_hidden));
+
+  std::vector<WeightView> biases;
+  if (c.qkv_bias) {
+    LH_RETURN_IF_ERROR(CheckShape("q_bias", weights.q_bias, 1, q_width));
+    LH_RETURN_IF_ERROR(CheckShape("k_bias", weights.k_bias, 1, kv_width));
+    LH_RETURN_IF_ERROR(CheckShape("v_bias", weights.v_bias, 1, kv_width));
+    biases = {weights.q_bias, weights.k_bias, weights.v_bias};
+  }
+  if (c.qk_norm) {
+    LH_RETURN_IF_ERROR(CheckShape("q_norm", weights.q_norm, 1, c.head_dim));
+    LH_RETURN_IF_ERROR(CheckShape("k_norm", weights.k_norm, 1, c.head_dim));
+    LH_ASSIGN_OR_RETURN(layer.q_norm, backend_.Prepare(WeightUse::kVector, {weights.q_norm}, {}));
+    LH_ASSIGN_OR_RETURN(layer.k_norm, backend_.Prepare(WeightUse::kVector, {weights.k_norm}, {}));
+  }
+  LH_ASSIGN_OR_RETURN(layer.attention_norm,
+                      backend_.Prepare(WeightUse::kVector, {weights.attention_norm}, {}));
+  LH_ASSIGN_OR_RETURN(
+      layer.qkv, backend_.Prepare(WeightUse::kMatrix, {weights.q, weights.k, weights.v}, biases));
+  LH_ASSIGN_OR_RETURN(layer.attention_out,
+                      backend_.Prepare(WeightUse::kMatrix, {weights.attention_out}, {}));
+  LH_ASSIGN_OR_RETURN(layer.ffn_norm, backend_.Prepare(WeightUse::kVector, {weights.ffn_norm}, {}));
+  LH_ASSIGN_OR_RETURN(layer.gate_up,
+                      backend_.Prepare(WeightUse::kMatrix, {weights.gate, weights.up}, {}));
+  LH_ASSIGN_OR_RETURN(layer.down, backend_.Prepare(WeightUse::kMatrix, {weights.down}, {}));
+  return absl::OkStatus();
+}
+
+absl::Status Decoder::Reserve(int64_t rows, int64_t logits_rows) {
+  Activations& a = activations_;
+  if (rows <= a.rows && logits_rows <= a.logits_rows) return absl::OkStatus();
+  rows = std::max(rows, a.rows);
+  logits_rows = std::max(logits_rows, a.logits_rows);
+  const int64_t q_width = int64_t{config_.heads} * config_.head_dim;
+  const int64_t qkv_width = q_width + int64_t{2} * config_.kv_heads * config_.head_dim;
+  float** const pointers[] = {&a.residual, &a.normed, &a.qkv,   &a.attended,
+                              &a.gate_up,  &a.gated,  &a.logits};
+  const int64_t floats[] = {rows * config_.hidden,
+                            rows * config_.hidden,
+                            rows * qkv_width,
+                            rows * q_width,
+                            rows * 2 * config_.ffn_hidden,
+                            rows * config_.ffn_hidden,
+                            logits_rows * config_.vocab};
+  // Each buffer starts on its own cache line.
+  constexpr int64_t kLineFloats = 16;
+  const auto padded = [](int64_t n) { return (n + kLineFloats - 1) / kLineFloats * kLineFloats; };
+  int64_t total = 0;
+  for (const int64_t n : floats) total += padded(n);
+  a = {};  // gives the old memory back before asking for more
+  LH_ASSIGN_OR_RETURN(a.memory, backend_.Allocate(total * static_cast<int64_t>(sizeof(float))));
+  float* next = reinterpret_cast<float*>(a.memory->data());
+  for (int i = 0; i < 7; ++i) {
+    *pointers[i] = next;
+    next += padded(floats[i]);
+  }
+  a.rows = rows;
+  a.logits_rows = logits_rows;
+  return absl::OkStatus();
+}
+
+void Decoder::MatMul(float* out, int64_t out_width, float* x, int64_t x_width,
+                     const PreparedWeight& weight, bool accumulate, const Batch& batch,
+                     int64_t first) {
+  if (first < batch.prefill_rows) {
+    backend_.MatMul(Rows(out, first, batch.prefill_rows, out_width),
+                    Rows(x, first, batch.prefill_rows, x_width), weight, accumulate,
+                    Phase::kPrefill);
+  }
+  if (batch.decode_rows() > 0) {
+    backend_.MatMul(Rows(out, batch.prefill_rows, batch.rows(), out_width),
+                    Rows(x, batch.prefill_rows, batch.rows(), x_width), weight, accumulate,
+                    Phase::kDecode);
+  }
+}
+
+void Decoder::FeedForward(const Layer& layer, const Batch& batch, int64_t first) {
+  const Activations& a = activations_;
+  const int64_t rows = batch.rows();
+  const int64_t hidden = config_.hidden;
+  const int64_t ffn = config_.ffn_hidden;
+  backend_.RmsNorm(Rows(a.normed, first, rows, hidden), Rows(a.residual, first, rows, hidden),
+                   *layer.ffn_norm, config_.rms_epsilon);
+  MatMul(a.gate_up, 2 * ffn, a.normed, hidden, *layer.gate_up, false, batch, first);
+  backend_.GatedActivation(Rows(a.gated, first, rows, ffn), Rows(a.gate_up, first, rows, 2 * ffn));
+  MatMul(a.residual, hidden, a.gated, ffn, *layer.down, true, batch, first);
+}
+
+absl::StatusOr<std::vector<absl::StatusOr<SampledToken>>> Decoder::Run(
+    const Batch& batch, const KvPool& pool, absl::Span<SampleRow> samples,
+    LayerStored layer_stored) {
+  const int64_t rows = batch.rows();
+  const int64_t sampled_rows = batch.decode_rows();
+  LH_CHECK(rows > 0, "an empty step");
+  LH_CHECK(static_cast<int64_t>(samples.size()) == sampled_rows,
+           absl::StrCat(samples.size(), " samples for ", sampled_rows, " decode rows"));
+  LH_RETURN_IF_ERROR(Reserve(rows, sampled_rows));
+  const Activations& a = activations_;
+  const int64_t hidden = config_.hidden;
+  const int64_t q_width = int64_t{config_.heads} * config_.head_dim;
+  const int64_t qkv_width = q_width + int64_t{2} * config_.kv_heads * config_.head_dim;
+  const Tensor residual{a.residual, rows, hidden};
+  const Tensor normed{a.normed, rows, hidden};
+  const Tensor qkv{a.qkv, rows, qkv_width};
+  const Tensor attended{a.attended, rows, q_width};
+
+  backend_.BeginStep(batch, config_, pool);
+  backend_.Embed(residual, *embedding_, batch.tokens);
+  for (int i = 0; i < config_.layers; ++i) {
+    const Layer& layer = layers_[i];
+    backend_.RmsNorm(normed, residual, *layer.attention_norm, config_.rms_epsilon);
+    MatMul(a.qkv, qkv_width, a.normed, hidden, *layer.qkv, false, batch, 0);
+    if (config_.qk_norm) {
+      backend_.HeadNorm(qkv, 0, config_.heads, *layer.q_norm, config_.rms_epsilon);
+      backend_.HeadNorm(qkv, q_width, config_.kv_heads, *layer.k_norm, config_.rms_epsilon);
+    }
+    backend_.RopeAndStoreKv(qkv, batch, config_, pool, i);
+    layer_stored(i, backend_.Record());
+    // Of the last layer a prefill row needed only its KV.
+    const bool last = i + 1 == config_.layers;
+    if (last && sampled_rows == 0) break;
+    const int64_t first = last ? batch.prefill_rows : 0;
+    if (first < batch.prefill_rows) {
+      backend_.Attention(attended, qkv, batch, config_, pool, i, Phase::kPrefill);
+    }
+    if (sampled_rows > 0) {
+      backend_.Attention(attended, qkv, batch, config_, pool, i, Phase::kDecode);
+    }
+    MatMul(a.residual, hidden, a.attended, q_width, *layer.attention_out, true, batch, first);
+    FeedForward(layer, batch, first);
+  }
+  if (sampled_rows == 0) return std::vector<absl::StatusOr<SampledToken>>();
+
+  LH_CHECK(head_ != nullptr || config_.tied_head, "a decoder without its head cannot sample");
+  const Tensor last_normed = Rows(a.normed, batch.prefill_rows, rows, hidden);
+  backend_.RmsNorm(last_normed, Rows(a.residual, batch.prefill_rows, rows, hidden), *final_norm_,
+                   config_.rms_epsilon);
+  const Tensor logits{a.logits, sampled_rows, config_.vocab};
+  backend_.MatMul(logits, last_normed, config_.tied_head ? *embedding_ : *head_, false,
+                  Phase::kDecode);
+  for (int64_t i = 0; i < sampled_rows; ++i) samples[i].row = i;
+  return backend_.Sample(logits, samples);
+}
+
+}  // namespace longhaul

@@ -1,0 +1,78 @@
+// Decoder: the transformer, written once over Backend. Llama 2/3/3.1, Qwen2 and Qwen3 differ in
+// their ModelConfig only. Owned by one ModelExecutor; every call comes from the device thread.
+//
+// A step is one ragged Batch of prefill rows and decode rows. Prefill rows end with the last
+// layer's KV: nothing after it is computed for them. Decode rows run to the end and are sampled,
+// all of them.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "common/model/backend.h"
+#include "common/model/config.h"
+#include "common/model/weights.h"
+
+namespace longhaul {
+
+struct DecoderOptions {
+  bool head = true;  // false: a process that never samples does not hold the output head
+};
+
+class Decoder {
+ public:
+  // Prepares every weight. `backend` and the bytes that `weights` points to must outlive the
+  // decoder. Errors: InvalidArgument naming the weight whose shape contradicts the config;
+  // ResourceExhausted.
+  static absl::StatusOr<std::unique_ptr<Decoder>> Create(Backend& backend, ModelConfig config,
+                                                         const ModelWeights& weights,
+                                                         DecoderOptions options = {});
+
+  // Called on the device thread when the work that stores the KV of `layer` has been queued, in
+  // order; the KV may be read once `stored` is done.
+  using LayerStored = absl::FunctionRef<void(int layer, DeviceEvent stored)>;
+
+  // Runs one step. samples[i] belongs to decode row batch.prefill_rows + i; its `row` is set here.
+  // Returns after the results are on the host. Fails as a whole only when activations cannot be
+  // allocated (ResourceExhausted, nothing was run).
+  absl::StatusOr<std::vector<absl::StatusOr<SampledToken>>> Run(const Batch& batch,
+                                                                const KvPool& pool,
+                                                                absl::Span<SampleRow> samples,
+                                                                LayerStored layer_stored);
+
+  const ModelConfig& config() const { return config_; }
+
+ private:
+  struct Layer {
+    std::unique_ptr<PreparedWeight> attention_norm, qkv, q_norm, k_norm, attention_out;
+    std::unique_ptr<PreparedWeight> ffn_norm, gate_up, down;
+  };
+  // Activations of a step, grown to the largest one seen.
+  struct Activations {
+    std::unique_ptr<DeviceBuffer> memory;
+    int64_t rows = 0;
+    int64_t logits_rows = 0;
+    float *residual = nullptr, *normed = nullptr, *qkv = nullptr, *attended = nullptr;
+    float *gate_up = nullptr, *gated = nullptr, *logits = nullptr;
+  };
+
+  Decoder(Backend& backend, ModelConfig config) : backend_(backend), config_(std::move(config)) {}
+  absl::Status PrepareLayer(const LayerWeights& weights);
+  absl::Status Reserve(int64_t rows, int64_t logits_rows);
+  // out = x W^T over rows [first, rows), each phase by its own kernels.
+  void MatMul(float* out, int64_t out_width, float* x, int64_t x_width,
+              const PreparedWeight& weight, bool accumulate, const Batch& batch, int64_t first);
+  void FeedForward(const Layer& layer, const Batch& batch, int64_t first);
+
+  Backend& backend_;
+  const ModelConfig config_;
+  std::unique_ptr<PreparedWeight> embedding_, final_norm_, head_;
+  std::vector<Layer> layers_;
+  Activations activations_;
+};
+
+}  // namespace longhaul
