@@ -1,0 +1,244 @@
+#include "decode_worker/decode_scheduler.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/algorithm/container.h"
+#include "absl/strings/str_cat.h"
+#include "common/base/check.h"
+
+namespace longhaul {
+
+DecodeScheduler::DecodeScheduler(DecodeSchedulerOptions options, BlockManager* blocks)
+    : options_(options), blocks_(blocks) {}
+
+absl::Status DecodeScheduler::Add(SequenceId id, DecodeRequest request) {
+  const int64_t given = static_cast<int64_t>(request.tokens.size());
+  const int64_t end = request.prompt_tokens + request.output_tokens_max;
+  if (request.prompt_tokens < 1 || given < request.prompt_tokens || given >= end) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a request of ", given, " tokens, ", request.prompt_tokens,
+                     " of them prompt, with at most ", request.output_tokens_max,
+                     " tokens of output leaves nothing to generate"));
+  }
+  if (end > options_.context_tokens_max) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(request.prompt_tokens, " prompt tokens and ", request.output_tokens_max,
+                     " output tokens are more than the ", options_.context_tokens_max,
+                     " of the model's context"));
+  }
+  if (blocks_->BlocksFor(end) > blocks_->total()) {
+    return absl::InvalidArgumentError(absl::StrCat(end, " tokens need ", blocks_->BlocksFor(end),
+                                                   " KV blocks, this worker has ", blocks_->total(),
+                                                   "; ask for fewer tokens or raise --kv_bytes"));
+  }
+  if (sequences() >= options_.sequences_max) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(sequences(), " requests are here already, the limit"));
+  }
+  Sequence sequence;
+  sequence.tokens = std::move(request.tokens);
+  sequence.request = std::move(request);
+  sequences_.emplace(id, std::move(sequence));
+  waiting_.push_back(id);
+  return absl::OkStatus();
+}
+
+std::optional<DecodeScheduler::Admission> DecodeScheduler::AdmitNext() {
+  if (waiting_.empty()) return std::nullopt;
+  const int64_t active = sequences() - waiting();
+  if (active >= options_.batch_sequences_max) return std::nullopt;
+  const SequenceId id = waiting_.front();
+  Sequence& sequence = sequences_.at(id);
+  std::vector<BlockId> matched =
+      blocks_->Match(sequence.tokens, sequence.fill_end(), sequence.request.cache_salt);
+  const int64_t missing =
+      blocks_->BlocksFor(sequence.fill_end()) - static_cast<int64_t>(matched.size());
+  // Beside others one block more, so that the first step need not push somebody out.
+  if (missing + (active > 0 ? 1 : 0) > unreserved()) {
+    blocks_->Release(matched);
+    return std::nullopt;
+  }
+  waiting_.pop_front();
+  sequence.state = State::kFilling;
+  sequence.published = static_cast<int64_t>(matched.size());
+  sequence.kv_tokens = sequence.published * blocks_->block_tokens();
+  sequence.blocks = std::move(matched);
+  sequence.reserved = missing;
+  reserved_ += missing;
+  const Admission admission{id, sequence.kv_tokens, sequence.fill_end()};
+  if (admission.cached_tokens == admission.fill_end) sequence.state = State::kRunning;
+  return admission;
+}
+
+absl::Span<const BlockId> DecodeScheduler::GrowFill(SequenceId id, int64_t position_end) {
+  Sequence& sequence = sequences_.at(id);
+  const int64_t more =
+      blocks_->BlocksFor(position_end) - static_cast<int64_t>(sequence.blocks.size());
+  if (more > 0) {
+    LH_CHECK(
+        sequence.state == State::kFilling && more <= sequence.reserved &&
+            blocks_->Allocate(more, &sequence.blocks),
+        absl::StrCat("a fill grows by ", more, " blocks, ", sequence.reserved, " are reserved"));
+    sequence.reserved -= more;
+    reserved_ -= more;
+  }
+  return sequence.blocks;
+}
+
+void DecodeScheduler::Filled(SequenceId id, int64_t position_end) {
+  Sequence& sequence = sequences_.at(id);
+  sequence.kv_tokens = std::max(sequence.kv_tokens, position_end);
+  Publish(sequence);
+  if (sequence.kv_tokens == sequence.fill_end()) sequence.state = State::kRunning;
+}
+
+void DecodeScheduler::FillLocally(SequenceId id) { sequences_.at(id).fill_locally = true; }
+
+void DecodeScheduler::Publish(Sequence& sequence) {
+  sequence.published = blocks_->Publish(
+      absl::MakeConstSpan(sequence.tokens).first(sequence.kv_tokens),
+      absl::MakeConstSpan(sequence.blocks).first(blocks_->BlocksFor(sequence.kv_tokens)),
+      sequence.published, sequence.request.cache_salt);
+}
+
+void DecodeScheduler::Release(Sequence& sequence) {
+  blocks_->Release(sequence.blocks);
+  sequence.blocks.clear();
+  reserved_ -= sequence.reserved;
+  sequence.reserved = 0;
+}
+
+void DecodeScheduler::StepBack(SequenceId id, Sequence& sequence) {
+  Release(sequence);
+  sequence.state = State::kWaiting;
+  sequence.fill_locally = false;
+  sequence.kv_tokens = 0;
+  sequence.published = 0;
+  waiting_.insert(absl::c_lower_bound(waiting_, id), id);
+  ++preemptions_;
+}
+
+// True when the sequence has the block that its next token's KV goes to. May make others, or
+// itself, step back.
+bool DecodeScheduler::GrowRunning(SequenceId id, Sequence& sequence) {
+  if (static_cast<int64_t>(sequence.blocks.size()) * blocks_->block_tokens() > sequence.kv_tokens)
+    return true;
+  while (unreserved() < 1) {
+    auto last = sequences_.rbegin();
+    while (last->second.state != State::kRunning) ++last;  // ends at `id` at the latest
+    const SequenceId victim = last->first;
+    StepBack(victim, last->second);
+    if (victim == id) return false;
+  }
+  LH_CHECK(blocks_->Allocate(1, &sequence.blocks), "an unreserved block is available");
+  return true;
+}
+
+StepSequence DecodeScheduler::RunningRow(SequenceId id, const Sequence& sequence) const {
+  StepSequence row;
+  row.id = id;
+  row.tokens = {sequence.tokens.back()};
+  row.position = sequence.kv_tokens;
+  row.blocks = sequence.blocks;
+  row.sample = true;
+  row.sampling = sequence.request.sampling;
+  const SamplingParams& sampling = *row.sampling;
+  if (sampling.repetition_penalty != 1.0f || sampling.presence_penalty != 0.0f ||
+      sampling.frequency_penalty != 0.0f) {
+    row.history = sequence.tokens;
+    row.history_prompt_tokens = sequence.request.prompt_tokens;
+  }
+  if (sequence.outputs() < sequence.request.output_tokens_min)
+    row.banned = sequence.request.stop_tokens;
+  return row;
+}
+
+StepPlan DecodeScheduler::Plan() {
+  StepPlan plan;
+  // Oldest first: those that step back came later and have no row yet.
+  for (auto& [id, sequence] : sequences_) {
+    if (sequence.state != State::kRunning || sequence.removed) continue;
+    if (GrowRunning(id, sequence)) plan.sequences.push_back(RunningRow(id, sequence));
+  }
+  for (auto& [id, sequence] : sequences_) {
+    if (sequence.state != State::kFilling || !sequence.fill_locally || sequence.removed) continue;
+    const int64_t end =
+        std::min(sequence.kv_tokens + options_.local_chunk_tokens, sequence.fill_end());
+    GrowFill(id, end);
+    StepSequence rows;
+    rows.id = id;
+    rows.position = sequence.kv_tokens;
+    rows.tokens.assign(sequence.tokens.begin() + sequence.kv_tokens, sequence.tokens.begin() + end);
+    rows.blocks = sequence.blocks;
+    plan.sequences.push_back(std::move(rows));
+    break;  // one a step: a prompt computed here must not slow the running streams more than a
+            // chunk does
+  }
+  if (plan.sequences.empty()) return plan;
+  plan.step = next_step_++;
+  for (const StepSequence& row : plan.sequences) sequences_.at(row.id).in_step = true;
+  return plan;
+}
+
+std::vector<DecodeScheduler::Output> DecodeScheduler::Commit(const StepResult& result) {
+  std::vector<Output> outputs;
+  for (const StepResult::Sequence& row : result.sequences) {
+    Sequence& sequence = sequences_.at(row.id);
+    sequence.in_step = false;
+    if (sequence.removed) {
+      Release(sequence);
+      sequences_.erase(row.id);
+      continue;
+    }
+    if (!row.status.ok()) {
+      outputs.push_back({.id = row.id, .token = {}, .finished = true, .status = row.status});
+      Release(sequence);
+      sequences_.erase(row.id);
+      continue;
+    }
+    if (sequence.state == State::kFilling) {
+      Filled(row.id,
+             std::min(sequence.kv_tokens + options_.local_chunk_tokens, sequence.fill_end()));
+      continue;
+    }
+    sequence.kv_tokens = static_cast<int64_t>(sequence.tokens.size());
+    Publish(sequence);
+    sequence.tokens.push_back(row.sampled.token);
+    Output output{.id = row.id, .token = row.sampled, .status = {}};
+    output.stopped = absl::c_linear_search(sequence.request.stop_tokens, row.sampled.token);
+    output.finished = output.stopped || sequence.outputs() >= sequence.request.output_tokens_max;
+    if (output.finished) {
+      Release(sequence);
+      sequences_.erase(row.id);
+    }
+    outputs.push_back(std::move(output));
+  }
+  return outputs;
+}
+
+void DecodeScheduler::Remove(SequenceId id) {
+  const auto found = sequences_.find(id);
+  if (found == sequences_.end()) return;
+  std::erase(waiting_, id);
+  if (found->second.in_step) {
+    found->second.removed = true;
+    return;
+  }
+  Release(found->second);
+  sequences_.erase(found);
+}
+
+std::vector<BlockId> DecodeScheduler::RemoveKeepingBlocks(SequenceId id) {
+  std::vector<BlockId> kept = std::move(sequences_.at(id).blocks);
+  sequences_.at(id).blocks.clear();
+  Remove(id);
+  return kept;
+}
+
+int64_t DecodeScheduler::running() const {
+  return absl::c_count_if(sequences_,
+                          [](const auto& entry) { return entry.second.state == State::kRunning; });
+}
+
+}  // namespace longhaul

@@ -1,0 +1,130 @@
+// DecodeScheduler: which sequences decode together, who gets KV blocks, who must step back. Pure:
+// facts in, plan out.
+//
+// A sequence waits until the blocks of its whole prompt are reserved, fills (its KV arrives from a
+// prefill worker or is computed here), then runs: one token a step until it ends. A running
+// sequence grows block by block; when none is left, the sequence that came last steps back: it
+// keeps its tokens, gives up its blocks (which stay cached as long as nobody needs them), and is
+// admitted again before newer ones. Since every sequence fits the pool by itself, the oldest always
+// gets on.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "common/engine/step_plan.h"
+#include "common/kv/block_manager.h"
+
+namespace longhaul {
+
+struct DecodeSchedulerOptions {
+  int64_t batch_sequences_max = 64;  // running at once
+  int64_t sequences_max = 1024;      // accepted and not ended
+  int64_t local_chunk_tokens = 256;  // prompt tokens computed here in one step
+  int64_t context_tokens_max = 0;    // of the model
+};
+
+// What a request is to the scheduler.
+struct DecodeRequest {
+  std::vector<int32_t> tokens;  // prompt, then outputs that were emitted before a replay
+  int64_t prompt_tokens = 0;
+  int64_t output_tokens_max = 0;  // in all
+  int64_t output_tokens_min = 0;
+  std::vector<int32_t> stop_tokens;  // end tokens included
+  std::shared_ptr<const SamplingParams> sampling;
+  uint64_t cache_salt = 0;
+};
+
+class DecodeScheduler {
+ public:
+  struct Admission {
+    SequenceId id = 0;
+    int64_t cached_tokens = 0;  // KV of [0, cached_tokens) is here already
+    int64_t fill_end = 0;       // KV of [cached_tokens, fill_end) is wanted; equal: runs at once
+  };
+  struct Output {
+    SequenceId id = 0;
+    SampledToken token;
+    bool finished = false;
+    bool stopped = false;  // by a stop token, else by length
+    absl::Status status;   // not OK: the sequence failed and is gone
+  };
+
+  // `blocks` outlives the scheduler and is shared with nobody else.
+  DecodeScheduler(DecodeSchedulerOptions options, BlockManager* blocks);
+
+  // InvalidArgument: it could never be served here; ResourceExhausted: too many sequences.
+  absl::Status Add(SequenceId id, DecodeRequest request);
+
+  // The next waiting sequence whose prompt has its blocks reserved now; it is filling from here on,
+  // or running when nothing is to fill. Call until nullopt, whenever blocks may have become
+  // available.
+  std::optional<Admission> AdmitNext();
+
+  // Filling: blocks for positions below `position_end`, from the reservation. Returns all blocks so
+  // far.
+  absl::Span<const BlockId> GrowFill(SequenceId id, int64_t position_end);
+  // Filling: KV of every position below `position_end` is stored and checked. At the fill's end the
+  // sequence runs.
+  void Filled(SequenceId id, int64_t position_end);
+  // Filling: compute the rest here, in chunks within the steps.
+  void FillLocally(SequenceId id);
+
+  // The next step, empty when there is nothing to run. At most one step is under way.
+  StepPlan Plan();
+  std::vector<Output> Commit(const StepResult& result);
+  // Sequences that stepped back in the last Plan.
+  int64_t preemptions() const { return preemptions_; }
+
+  // Forgets a sequence, if it is known. Its blocks are released at once, or after the step under
+  // way if that uses them.
+  void Remove(SequenceId id);
+  // The same for a filling sequence whose blocks a transfer may still write: the caller owns them
+  // from here on.
+  std::vector<BlockId> RemoveKeepingBlocks(SequenceId id);
+
+  int64_t running() const;
+  int64_t waiting() const { return static_cast<int64_t>(waiting_.size()); }
+  int64_t sequences() const { return static_cast<int64_t>(sequences_.size()); }
+  const std::vector<int32_t>& tokens(SequenceId id) const { return sequences_.at(id).tokens; }
+
+ private:
+  enum class State : uint8_t { kWaiting, kFilling, kRunning };
+  struct Sequence {
+    std::vector<int32_t> tokens;
+    DecodeRequest request;  // its tokens are moved out
+    State state = State::kWaiting;
+    std::vector<BlockId> blocks;
+    int64_t kv_tokens = 0;  // positions stored
+    int64_t published = 0;  // blocks named in the cache
+    int64_t reserved = 0;   // blocks promised for the fill, not taken yet
+    bool fill_locally = false;
+    bool in_step = false;
+    bool removed = false;  // while in a step
+    int64_t fill_end() const { return static_cast<int64_t>(tokens.size()) - 1; }
+    int64_t outputs() const { return static_cast<int64_t>(tokens.size()) - request.prompt_tokens; }
+  };
+
+  int64_t unreserved() const { return blocks_->available() - reserved_; }
+  void StepBack(SequenceId id, Sequence& sequence);
+  bool GrowRunning(SequenceId id, Sequence& sequence);
+  StepSequence RunningRow(SequenceId id, const Sequence& sequence) const;
+  void Publish(Sequence& sequence);
+  void Release(Sequence& sequence);
+
+  const DecodeSchedulerOptions options_;
+  BlockManager* const blocks_;
+  std::map<SequenceId, Sequence> sequences_;  // ids grow with arrival
+  std::deque<SequenceId> waiting_;            // in order of arrival
+  int64_t reserved_ = 0;                      // over all sequences
+  int64_t preemptions_ = 0;
+  uint64_t next_step_ = 1;
+};
+
+}  // namespace longhaul

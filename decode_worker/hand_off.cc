@@ -1,0 +1,234 @@
+#include "decode_worker/hand_off.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/check.h"
+#include "common/base/log.h"
+#include "common/base/mutant.h"
+
+namespace longhaul {
+
+HandOff::HandOff(const HandOffContext* context, Request request, Callbacks callbacks)
+    : context_(context),
+      request_(std::move(request)),
+      callbacks_(std::move(callbacks)),
+      position_(request_.first_position),
+      self_(std::make_shared<HandOff*>(this)) {}
+
+HandOff::~HandOff() {
+  *self_ = nullptr;
+  if (MutantIs(Mutant::kLostCancel)) (void)call_.release();
+  if (MutantIs(Mutant::kReuseBeforeQuiesce)) (void)receiver_.release();
+  context_->loop->CancelTimer(stall_timer_);
+  context_->loop->CancelTimer(fence_timer_);
+}
+
+void HandOff::Start() { StartAttempt(); }
+
+// Runs a step from a task of its own: the caller may be a callback of an object that the step
+// destroys.
+void HandOff::Later(void (HandOff::*step)()) {
+  context_->loop->Post([self = self_, step] {
+    if (*self != nullptr) ((*self)->*step)();
+  });
+}
+
+void HandOff::StartAttempt() {
+  if (cancelled_) return;
+  const std::string& address = request_.addresses[report_.attempts % request_.addresses.size()];
+  report_.prefill_name = request_.names[report_.attempts % request_.names.size()];
+  ++report_.attempts;
+  failing_ = false;
+  context_->links->Get(address, [self = self_](absl::StatusOr<LinkPool::PeerLink> link) {
+    if (*self == nullptr || (*self)->cancelled_) return;
+    if (link.ok()) {
+      (*self)->Open(*link);
+    } else {
+      (*self)->FailAttempt(link.status());
+    }
+  });
+}
+
+void HandOff::Open(const LinkPool::PeerLink& link) {
+  const int64_t end = static_cast<int64_t>(request_.tokens.size());
+  const TransferPlan plan(context_->pool.layout, position_, end, context_->options.chunk_tokens);
+  const uint32_t transfer_id = (*context_->next_transfer_id)++;
+  LH_CHECK(transfer_id != 0, "this process has used up its transfer ids");
+  receiver_ =
+      std::make_unique<KvReceiver>(context_->engine, link.link, context_->pool, plan, transfer_id,
+                                   KvReceiver::Callbacks{
+                                       .chunk_whole =
+                                           [self = self_](int) {
+                                             if (*self != nullptr) (*self)->OnChunkWhole();
+                                           },
+                                       .failed =
+                                           [self = self_](const absl::Status& status) {
+                                             if (*self != nullptr) (*self)->FailAttempt(status);
+                                           },
+                                       .quiesced =
+                                           [self = self_] {
+                                             if (*self != nullptr) (*self)->OnQuiesced();
+                                           },
+                                   });
+  for (int i = 0; i < context_->options.window_chunks && i < plan.chunks(); ++i) PostChunk();
+
+  PrefillCommand::Open open;
+  open.set_request_id(request_.request_id);
+  open.set_decode_incarnation(context_->incarnation);
+  open.set_transfer_id(transfer_id);
+  *open.mutable_fingerprint() = context_->fingerprint;
+  open.mutable_tokens()->Add(request_.tokens.begin(), request_.tokens.end());
+  open.set_first_position(static_cast<int32_t>(position_));
+  open.set_chunk_tokens(static_cast<int32_t>(context_->options.chunk_tokens));
+  open.set_chunks_granted(receiver_->chunks_posted());
+  open.set_link_address(link.address);
+  open.set_cache_salt(request_.cache_salt);
+  open.set_predicted_us(request_.predicted_us);
+  open.set_length_class(request_.length_class);
+  const std::string& address =
+      request_.addresses[(report_.attempts - 1) % request_.addresses.size()];
+  call_ = context_->prefill->Prefill(
+      address, std::move(open), [this](const PrefillEvent& event) { OnEvent(event); },
+      [this](const absl::Status& status) { OnStreamDone(status); });
+}
+
+void HandOff::PostChunk() {
+  const TransferPlan& plan = receiver_->plan();
+  const int chunk = receiver_->chunks_posted();
+  const absl::Span<const BlockId> blocks = callbacks_.grow(plan.ChunkEnd(chunk));
+  receiver_->PostNext(
+      blocks.subspan(plan.BlockBegin(chunk), plan.BlockEnd(chunk) - plan.BlockBegin(chunk)));
+}
+
+void HandOff::OnEvent(const PrefillEvent& event) {
+  // A stream belongs to one attempt; a message that names another one is a fault of the wire and
+  // changes nothing.
+  const bool stale = event.transfer_id() != receiver_->transfer_id();
+  if (failing_ || cancelled_ || (stale && !MutantIs(Mutant::kStaleAttemptAccepted))) return;
+  if (event.has_started()) {
+    report_.prefill_queue_us = event.started().queue_us();
+    report_.prefill_cached_tokens = event.started().cached_tokens();
+  } else if (event.has_chunk_sent()) {
+    const PrefillEvent::ChunkSent& sent = event.chunk_sent();
+    report_.prefill_compute_us = sent.compute_us();
+    report_.exposed_us = sent.since_computed_us();
+    receiver_->OnDigest(sent.chunk(), sent.digest());
+    if (receiver_->chunks_missing() > 0) ArmStall();
+  }
+}
+
+void HandOff::OnChunkWhole() {
+  const TransferPlan& plan = receiver_->plan();
+  report_.last_byte_us = context_->loop->NowUs();
+  if (report_.first_byte_us == 0) report_.first_byte_us = report_.last_byte_us;
+  if (receiver_->chunks_whole() == 0) return;
+  const int64_t position_end = plan.ChunkEnd(receiver_->chunks_whole() - 1);
+  if (position_end > position_) {
+    position_ = position_end;
+    callbacks_.filled(position_end);
+  }
+  context_->loop->CancelTimer(stall_timer_);
+  if (receiver_->complete()) {
+    complete_ = true;
+    report_.kv_bytes += receiver_->bytes_received();
+    callbacks_.done(absl::OkStatus());
+    return;
+  }
+  if (receiver_->chunks_missing() > 0) ArmStall();
+  if (receiver_->chunks_posted() < plan.chunks() && !MutantIs(Mutant::kCreditLeaked)) {
+    PostChunk();
+    call_->Grant(receiver_->chunks_posted());
+  }
+}
+
+void HandOff::ArmStall() {
+  if (failing_ || cancelled_ || complete_) return;
+  context_->loop->CancelTimer(stall_timer_);
+  const HandOffOptions& options = context_->options;
+  const int64_t window_bytes =
+      options.window_chunks * context_->pool.layout.token_bytes() * options.chunk_tokens;
+  const auto transfer_us =
+      static_cast<int64_t>(static_cast<double>(window_bytes) / options.link_bytes_per_us_min);
+  stall_timer_ = context_->loop->PostAfter(options.stall_us + transfer_us, [this] {
+    FailAttempt(absl::DeadlineExceededError("the prefill worker sent KV that did not arrive"));
+  });
+}
+
+void HandOff::OnStreamDone(const absl::Status& status) {
+  if (complete_) {
+    call_.reset();
+    Later(&HandOff::Closed);
+    return;
+  }
+  if (status.ok()) {
+    ArmStall();  // the end of the stream may overtake bytes that are still on the wire
+  } else {
+    FailAttempt(status);
+  }
+}
+
+void HandOff::Closed() { callbacks_.closed(); }
+
+void HandOff::FailAttempt(const absl::Status& status) {
+  if (failing_ || cancelled_ || complete_) return;
+  failing_ = true;
+  failure_ = status;
+  LogWarning("hand_off_attempt_failed", {{"request_id", request_.request_id},
+                                         {"prefill", report_.prefill_name},
+                                         {"attempt", report_.attempts},
+                                         {"whole_tokens", position_},
+                                         {"error", status.ToString()}});
+  context_->loop->CancelTimer(stall_timer_);
+  call_.reset();
+  if (receiver_ != nullptr) {
+    receiver_->Cancel();
+    // A peer that is gone will never end what it began; its link is of no use to anybody.
+    if (absl::IsUnavailable(status)) context_->links->Retire(receiver_->link());
+  }
+  if (quiesced() || MutantIs(Mutant::kReuseBeforeQuiesce)) {
+    Later(&HandOff::OnQuiesced);
+  } else {
+    ArmFence();
+  }
+}
+
+void HandOff::ArmFence() {
+  fence_timer_ = context_->loop->PostAfter(context_->options.quiesce_us, [this] {
+    if (!quiesced()) context_->links->Retire(receiver_->link());
+  });
+}
+
+void HandOff::OnQuiesced() {
+  context_->loop->CancelTimer(fence_timer_);
+  if (cancelled_) {
+    callbacks_.quiesced();
+    return;
+  }
+  if (receiver_ != nullptr) report_.kv_bytes += receiver_->bytes_received();
+  if (MutantIs(Mutant::kReuseBeforeQuiesce)) (void)receiver_.release();
+  // The receiver may be on the stack above.
+  context_->loop->Post(
+      [self = self_, receiver = std::shared_ptr<KvReceiver>(std::move(receiver_))] {
+        if (*self == nullptr || (*self)->cancelled_) return;
+        HandOff& hand_off = **self;
+        if (hand_off.report_.attempts >= hand_off.context_->options.attempts_max) {
+          hand_off.callbacks_.done(hand_off.failure_);
+        } else {
+          hand_off.StartAttempt();
+        }
+      });
+}
+
+void HandOff::Cancel() {
+  if (cancelled_) return;
+  cancelled_ = true;
+  context_->loop->CancelTimer(stall_timer_);
+  if (!MutantIs(Mutant::kLostCancel)) call_.reset();
+  if (receiver_ == nullptr) return;
+  receiver_->Cancel();
+  if (!quiesced()) ArmFence();
+}
+
+}  // namespace longhaul

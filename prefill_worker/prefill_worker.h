@@ -1,0 +1,146 @@
+// PrefillWorker: computes the KV of prompts chunk by chunk and streams it to decode workers, layer
+// by layer while the next layer computes. The shell around PrefillScheduler, BlockManager and
+// KvSender. Lives on one Loop.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/engine/cost_model.h"
+#include "common/engine/executor.h"
+#include "common/engine/prefill_client.h"
+#include "common/kv/block_manager.h"
+#include "common/model/backend.h"
+#include "common/runtime/loop.h"
+#include "kv_transfer/kv_sender.h"
+#include "kv_transfer/transfer_engine.h"
+#include "prefill_worker/prefill_scheduler.h"
+
+namespace longhaul {
+
+struct PrefillWorkerOptions {
+  std::string name = "prefill-0";
+  std::string model;         // shown in the status
+  uint64_t incarnation = 0;  // random, of this start of the process
+  Fingerprint fingerprint;
+  int64_t context_tokens_max = 0;  // prompts longer than this are refused
+  int64_t prompts_max = 1024;  // accepted and not finished; more are refused with ResourceExhausted
+  int64_t bypass_max =
+      16;  // how often a prompt that waits for memory may be overtaken by smaller ones
+  int64_t fence_us =
+      2'000'000;  // a cancelled transfer that is not quiet by then has its link closed
+  PrefillSchedulerOptions scheduler;
+};
+
+// Counts since the start; the mains publish them as metrics.
+struct PrefillWorkerCounters {
+  int64_t prompts_accepted = 0;
+  int64_t prompts_finished = 0;
+  int64_t prompts_refused = 0;
+  int64_t prompts_cancelled = 0;
+  int64_t prompts_failed = 0;
+  int64_t tokens_computed = 0;
+  int64_t tokens_cached = 0;
+  int64_t chunks_computed = 0;
+  int64_t bytes_sent = 0;
+  int64_t links_fenced = 0;
+  int64_t cancel_to_free_us_max = 0;
+};
+
+class PrefillWorker final : public PrefillEndpoint {
+ public:
+  // Everything handed in outlives the worker. `pool` is the memory that `executor` works on.
+  PrefillWorker(PrefillWorkerOptions options, Loop* loop, Executor* executor,
+                TransferEngine* engine, const KvPool& pool);
+  // Calls still open are forgotten: no callback comes any more.
+  ~PrefillWorker() override;
+
+  std::unique_ptr<PrefillCall> Prefill(PrefillCommand::Open open, OnPrefillEvent on_event,
+                                       OnPrefillDone done) override;
+  std::unique_ptr<WorkerCall> WatchStatus(int64_t period_us, OnStatus on_status,
+                                          OnDone done) override;
+
+  // Refuses new prompts from now on; those accepted are finished.
+  void Drain() { draining_ = true; }
+  bool idle() const { return sessions_.empty(); }
+
+  WorkerStatus Status() const;
+  const PrefillWorkerCounters& counters() const { return counters_; }
+  const BlockManager& blocks() const { return blocks_; }
+
+ private:
+  // One prompt of one attempt of one decode worker.
+  struct Session {
+    SequenceId id = 0;
+    std::string request_id;
+    uint32_t transfer_id = 0;
+    uint64_t cache_salt = 0;
+    uint64_t decode_incarnation = 0;
+    std::string link_address;
+    std::vector<int32_t> tokens;
+    int64_t first_position = 0;
+    int64_t chunk_tokens = 0;
+    int chunks_granted = 0;
+    std::vector<BlockId> blocks;
+    int64_t cached_tokens = 0;
+    int64_t computed = 0;   // positions whose KV is stored in every layer
+    int64_t published = 0;  // blocks named in the cache
+    LinkId link = 0;
+    std::unique_ptr<KvSender> sender;  // null until admitted
+    OnPrefillEvent on_event;
+    OnPrefillDone done;
+    bool in_step = false;
+    bool cancelled = false;
+    int bypassed = 0;
+    int64_t received_us = 0;
+    int64_t cancelled_us = 0;
+    int64_t compute_us = 0;
+    int64_t computed_at_us = 0;  // when the last layer of the last chunk was stored
+  };
+  struct PeerLink {
+    std::string address;
+    LinkId link = 0;
+  };
+  class Call;
+  struct Guard;
+
+  absl::Status Check(const PrefillCommand::Open& open) const;
+  Session* Find(SequenceId id);
+  void Cancel(SequenceId id);
+  void Grant(SequenceId id, int chunks);
+  void AdmitWaiting();
+  bool Admit(Session& session);
+  LinkId LinkTo(uint64_t decode_incarnation, const std::string& address);
+  void MakeSender(Session& session);
+  void MaybeStep();
+  void OnLayer(SequenceId id, int layer, int64_t position_end);
+  void OnStepDone(const PrefillScheduler::Chunk& chunk, const StepResult& result);
+  void OnQuiesced(SequenceId id, const absl::Status& status);
+  void FinishIfQuiet(Session& session);
+  void Fence(SequenceId id);
+  void End(Session& session, const absl::Status& status);
+
+  const PrefillWorkerOptions options_;
+  Loop* const loop_;
+  Executor* const executor_;
+  TransferEngine* const engine_;
+  const KvPool pool_;
+  BlockManager blocks_;
+  CostModel cost_;
+  PrefillScheduler scheduler_;
+  std::map<SequenceId, std::unique_ptr<Session>> sessions_;
+  std::deque<SequenceId> waiting_;      // for memory, in order of arrival
+  std::map<uint64_t, PeerLink> links_;  // by the decode worker's incarnation
+  PrefillWorkerCounters counters_;
+  SequenceId next_id_ = 1;
+  uint64_t next_step_ = 1;
+  bool stepping_ = false;
+  bool draining_ = false;
+  std::shared_ptr<Guard> guard_;  // tells late tasks that the worker is gone
+};
+
+}  // namespace longhaul
