@@ -44,7 +44,7 @@ class Tokenizer {
   // add_special: the model's BOS before and EOS after, where the model wants them.
   // parse_special: the text of a control token ("<|im_start|>") becomes its id, as chat templates
   // need; otherwise it is plain text, as anything that a user wrote must be. User-defined tokens
-  // are found either way. `text` holds at most 1 GiB.
+  // are found either way. `text` holds at most 512 MiB.
   std::vector<int32_t> Encode(absl::string_view text, bool add_special, bool parse_special) const;
 
   // The bytes that a token stands for, maybe a part of a UTF-8 character. A control token gives its

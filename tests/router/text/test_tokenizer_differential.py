@@ -1,0 +1,101 @@
+"""The tokenizer gives the ids of the reference libraries, on 400,000 generated strings over four real vocabularies."""
+
+import os
+import pathlib
+import struct
+import subprocess
+
+import numpy
+import pytest
+import tokenizer_vocabularies
+from tokenizer_strings import Strings
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+BUILD = pathlib.Path(os.environ.get("LONGHAUL_BUILD", ROOT / "build" / "release"))
+STRINGS = 100_000
+STRINGS_PARSED = 10_000
+LONG_STRINGS = 40
+INVALID_STRINGS = 5_000
+
+
+@pytest.fixture(scope="module", params=["smollm2", "llama3", "qwen2"])
+def byte_level(request, tmp_path_factory):
+    make = getattr(tokenizer_vocabularies, request.param)
+    if request.param == "smollm2":
+        [model_path] = (ROOT / ".longhaul" / "models").glob("SmolLM2-135M-Instruct.*.gguf")
+        return make(model_path)
+    return make(tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="module")
+def sentence_piece(tmp_path_factory):
+    return tokenizer_vocabularies.mistral(tmp_path_factory.mktemp("mistral"))
+
+
+def encode(vocabulary, texts, *options):
+    """The ids of our tokenizer for each text."""
+    texts = [text if isinstance(text, bytes) else text.encode() for text in texts]
+    framed = b"".join(struct.pack("<I", len(text)) + text for text in texts)
+    command = [BUILD / "bin" / "tokenizer_tool", vocabulary, *options]
+    done = subprocess.run(command, input=framed, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    words = numpy.frombuffer(done.stdout, dtype="<i4").tolist()
+    ids, at = [], 0
+    for _ in texts:
+        count = words[at]
+        ids.append(words[at + 1:at + 1 + count])
+        at += 1 + count
+    assert at == len(words)
+    return ids
+
+
+def assert_same(texts, ours, reference):
+    wrong = [i for i, (mine, theirs) in enumerate(zip(ours, reference, strict=True)) if mine != theirs]
+    shown = "\n".join(f"{texts[i]!r}\n  ours      {ours[i]}\n  reference {reference[i]}" for i in sorted(wrong, key=lambda i: len(texts[i]))[:5])
+    assert not wrong, f"{len(wrong)} of {len(texts)} differ, the shortest:\n{shown}"
+
+
+def reference_ids(tokenizer, texts):
+    return [encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+
+def test_byte_level_is_token_exact(byte_level):
+    vocabulary, reference, special_tokens = byte_level
+    strings = Strings(seed=20261123, special_tokens=special_tokens)
+    texts = strings.make(STRINGS) + strings.make_long(LONG_STRINGS)
+    assert_same(texts, encode(vocabulary, texts, "parse"), reference_ids(reference, texts))
+
+
+def test_control_tokens_in_plain_text_stay_text(byte_level):
+    vocabulary, reference, special_tokens = byte_level
+    texts = Strings(seed=7, special_tokens=special_tokens).make_with_specials(STRINGS_PARSED)
+    assert_same(texts, encode(vocabulary, texts, "parse"), reference_ids(reference, texts))
+    reference.encode_special_tokens = True
+    plain = reference_ids(reference, texts)
+    reference.encode_special_tokens = False
+    assert_same(texts, encode(vocabulary, texts), plain)
+
+
+def test_invalid_utf8_keeps_every_byte(tmp_path):
+    vocabulary, reference, _ = tokenizer_vocabularies.llama3(tmp_path)
+    texts = Strings(seed=3).make_invalid(INVALID_STRINGS)
+    byte_of = {char: byte for byte, char in tokenizer_vocabularies.ALPHABET.items()}
+    for text, ids in zip(texts, encode(vocabulary, texts), strict=True):
+        assert bytes(byte_of[char] for i in ids for char in reference.id_to_token(i)) == text
+
+
+def test_sentence_piece_is_token_exact(sentence_piece):
+    vocabulary, reference, special_tokens = sentence_piece
+    strings = Strings(seed=42, special_tokens=special_tokens[:10])
+    texts = strings.make(STRINGS) + strings.make_long(LONG_STRINGS)
+    assert_same(texts, encode(vocabulary, texts), reference.encode(texts))
+
+
+def test_sentence_piece_keeps_every_invalid_byte(sentence_piece):
+    vocabulary, reference, _ = sentence_piece
+    texts = Strings(seed=4).make_invalid(INVALID_STRINGS)
+    for text, ids in zip(texts, encode(vocabulary, texts), strict=True):
+        pieces = [reference.id_to_piece(i) for i in ids]
+        decoded = b"".join(bytes([int(piece[3:5], 16)]) if reference.is_byte(i) else piece.replace("\u2581", " ").encode()
+                           for i, piece in zip(ids, pieces))
+        assert decoded == b" " + text.replace("\u2581".encode(), b" ")
