@@ -1,0 +1,117 @@
+// Greedy generation on the CPU through ModelExecutor, for test_model_reference.py, which holds its
+// tokens against the numpy reference. Standard input: one prompt a line, token ids with spaces
+// between. Standard output: the generated ids of each, one line a prompt.
+#include <future>
+#include <iostream>
+#include <numeric>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "common/base/check.h"
+#include "common/base/status.h"
+#include "common/engine/model_executor.h"
+#include "common/model/model_file.h"
+#include "kernels/cpu/cpu_backend.h"
+
+ABSL_FLAG(std::string, model, "", "GGUF file or Hugging Face folder");
+ABSL_FLAG(int, threads, 2, "threads of the backend");
+ABSL_FLAG(std::string, isa, "", "use no more than this level");
+ABSL_FLAG(int, chunk, 512, "prompt tokens in a step");
+ABSL_FLAG(int, max_tokens, 16, "tokens to generate for each prompt");
+
+namespace longhaul {
+namespace {
+
+StepResult Step(Loop& owner, Executor& executor, StepSequence sequence) {
+  std::promise<StepResult> done;
+  owner.Post([&] {
+    StepPlan plan;
+    plan.sequences.push_back(sequence);
+    executor.Execute(std::move(plan), nullptr,
+                     [&](StepResult result) { done.set_value(std::move(result)); });
+  });
+  return done.get_future().get();
+}
+
+std::vector<int32_t> Generate(Loop& owner, Executor& executor, const std::vector<int32_t>& prompt,
+                              const std::vector<BlockId>& blocks) {
+  auto greedy = std::make_shared<SamplingParams>();
+  greedy->temperature = 0.0f;
+  StepSequence sequence;
+  sequence.id = 1;
+  sequence.blocks = blocks;
+  // The hand-off's cut: all but the last token leave KV, the last is the first decode step.
+  const int64_t before_last = static_cast<int64_t>(prompt.size()) - 1;
+  for (int64_t done = 0; done < before_last; done += absl::GetFlag(FLAGS_chunk)) {
+    const int64_t end = std::min<int64_t>(before_last, done + absl::GetFlag(FLAGS_chunk));
+    sequence.tokens.assign(prompt.begin() + done, prompt.begin() + end);
+    sequence.position = done;
+    Step(owner, executor, sequence);
+  }
+  std::vector<int32_t> generated;
+  sequence.sample = true;
+  sequence.sampling = greedy;
+  sequence.tokens = {prompt.back()};
+  sequence.position = before_last;
+  for (int i = 0; i < absl::GetFlag(FLAGS_max_tokens); ++i) {
+    const StepResult result = Step(owner, executor, sequence);
+    LH_CHECK(result.sequences[0].status.ok(), result.sequences[0].status.ToString());
+    generated.push_back(result.sequences[0].sampled.token);
+    sequence.tokens = {generated.back()};
+    ++sequence.position;
+  }
+  return generated;
+}
+
+absl::Status Main() {
+  LH_ASSIGN_OR_RETURN(const ModelFile model, LoadModelFile(absl::GetFlag(FLAGS_model)));
+  CpuBackendOptions options;
+  options.threads = absl::GetFlag(FLAGS_threads);
+  if (const std::string isa = absl::GetFlag(FLAGS_isa); !isa.empty()) {
+    LH_ASSIGN_OR_RETURN(options.isa_max, ParseCpuIsa(isa));
+  }
+  LH_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, MakeCpuBackend(options));
+  LH_ASSIGN_OR_RETURN(const std::unique_ptr<Decoder> decoder,
+                      Decoder::Create(*backend, model.config, model.weights));
+  KvPool pool;
+  pool.layout = {model.config.layers, model.config.kv_heads, model.config.head_dim};
+  pool.blocks = pool.layout.BlocksFor(model.config.context_tokens_max);
+  LH_ASSIGN_OR_RETURN(const std::unique_ptr<DeviceBuffer> memory,
+                      backend->Allocate(pool.blocks * pool.layout.block_bytes()));
+  pool.data = memory->data();
+  std::vector<BlockId> blocks(pool.blocks);
+  std::iota(blocks.rbegin(), blocks.rend(), 0);  // backwards: nothing may depend on the order
+
+  ThreadLoop owner({.name = "owner"});
+  auto executor = std::make_unique<ModelExecutor>(owner, *backend, *decoder, pool,
+                                                  ThreadLoopOptions{.name = "device"});
+  for (std::string line; std::getline(std::cin, line);) {
+    std::istringstream ids(line);
+    std::vector<int32_t> prompt;
+    for (int32_t id; ids >> id;) prompt.push_back(id);
+    for (const int32_t token : Generate(owner, *executor, prompt, blocks)) {
+      std::cout << token << ' ';
+    }
+    std::cout << std::endl;
+  }
+  std::promise<void> gone;
+  owner.Post([&] {
+    executor.reset();
+    gone.set_value();
+  });
+  gone.get_future().wait();
+  return absl::OkStatus();
+}
+
+}  // namespace
+}  // namespace longhaul
+
+int main(int argc, char** argv) {
+  absl::ParseCommandLine(argc, argv);
+  const absl::Status status = longhaul::Main();
+  if (!status.ok()) std::cerr << status << '\n';
+  return status.ok() ? 0 : 1;
+}
