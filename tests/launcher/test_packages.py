@@ -26,6 +26,7 @@ def debian(home, monkeypatch):
         (folder / name).chmod(0o755)
 
     command("dpkg-query", f"cat {listed}")
+    command("dpkg", "exit 0")
     listed.write_text("ii \tlibone-dev\n")
     monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
 

@@ -75,7 +75,7 @@ def _apt(arguments, prefix, step):
     """Runs apt-get, whose status lines come between its words; raises Failure with the words that tell why."""
     command = prefix + [
         "env", "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C",
-        "apt-get", "-q", "-o", f"DPkg::Lock::Timeout={APT_LOCK_SECONDS}", "-o", "APT::Status-Fd=1", *arguments,
+        "apt-get", "-q", "-o", f"DPkg::Lock::Timeout={APT_LOCK_SECONDS}", "-o", "APT::Status-Fd=1", "-o", "Dpkg::Use-Pty=0", *arguments,
     ]
     log_path = paths.make(paths.LOGS) / "apt.log"
     process = subprocess.Popen(
@@ -96,8 +96,8 @@ def _apt(arguments, prefix, step):
         output = log_path.read_text(encoding="utf-8", errors="replace")
         if "No space left on device" in output or "enough free space" in output:
             raise paths.disk_full("/")
-        # E: lines say what failed; without any the last lines must do.
-        errors = re.findall(r"^(?:E|Err)[: ].*", output, re.MULTILINE) or output.splitlines()
+        # These lines say what failed; without any the last ones must do.
+        errors = re.findall(r"^(?:E:|Err:|dpkg: error|pmerror:).*", output, re.MULTILINE) or output.splitlines()
         raise Failure(
             f"apt-get {arguments[0]} failed",
             "\n".join(errors[-5:]),
@@ -124,6 +124,8 @@ def ensure(progress, wanted, yes):
             step.note(f"  {name:<24} {wanted[name]}")
         _may_install(names, yes, as_root)
         prefix = [] if as_root else ["sudo"] if sys.stdin.isatty() else ["sudo", "-n"]
+        # An apt-get that was killed half-way leaves packages unpacked and not configured; nothing to do otherwise.
+        subprocess.run([*prefix, "dpkg", "--configure", "-a"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
         step.update("reading Debian's package lists")
         _apt(["update"], prefix, step)
         _apt(["install", "-y", "--no-install-recommends", *names], prefix, step)

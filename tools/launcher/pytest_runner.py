@@ -66,7 +66,7 @@ def _read(xml_path):
         name = f"{case.get('classname')}.{case.get('name')}"
         bad = case.find("failure") if case.find("failure") is not None else case.find("error")
         if bad is not None:
-            results.append(Result(name, "failed", f"{bad.get('message')}\n{bad.text or ''}"))
+            results.append(Result(name, "failed", bad.text or bad.get("message")))
         else:
             results.append(Result(name, "skipped" if case.find("skipped") is not None else "passed"))
     return results

@@ -19,14 +19,14 @@ def _wanted(only):
 
 def set_up(progress, machine, only):
     """All but the sanitizers' builds, which come when their turn has come."""
-    wanted = _wanted(only)
-    if set(wanted) & {"tidy", "unit", "contract", "sim", "e2e"}:
-        python.ensure_requirements(progress, REQUIREMENTS)
-    # The tidy test asks CMake what it builds, so it too needs the configured folder.
-    targets = ("unit_tests", *build.SERVING)
-    if wanted != ("sanitizers",):
-        build.run(progress, machine, targets)
-        model.fetch(progress)
+    wanted = set(_wanted(only))
+    if wanted == {"sanitizers"}:
+        return
+    python.ensure_requirements(progress, REQUIREMENTS)
+    if wanted == {"tidy"}:
+        return
+    build.run(progress, machine, ("unit_tests", *(build.SERVING if "e2e" in wanted else ())))
+    model.fetch(progress)
 
 
 def run(progress, machine, only, pattern):
