@@ -98,10 +98,16 @@ void DigestTokenizer(const TokenizerData& tokenizer, Digester* digester) {
   append(tokenizer.chat_template);
   digester->Text(flat);
   digester->Bytes(tokenizer.scores.data(), tokenizer.scores.size() * sizeof(float));
-  const int64_t rest[] = {
-      tokenizer.digits_split_single, tokenizer.normalize_nfc, tokenizer.ignore_merges,
-      tokenizer.add_space_prefix,    tokenizer.add_bos,       tokenizer.add_eos,
-      tokenizer.bos_token,           tokenizer.eos_token,     tokenizer.unknown_token};
+  const int64_t rest[] = {tokenizer.digits_split_single,
+                          tokenizer.normalize_nfc,
+                          tokenizer.ignore_merges,
+                          tokenizer.add_space_prefix,
+                          tokenizer.space_prefix_first_only,
+                          tokenizer.add_bos,
+                          tokenizer.add_eos,
+                          tokenizer.bos_token,
+                          tokenizer.eos_token,
+                          tokenizer.unknown_token};
   digester->Bytes(rest, sizeof(rest));
 }
 

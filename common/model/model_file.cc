@@ -1,11 +1,14 @@
 #include "common/model/model_file.h"
 
+#include <filesystem>
 #include <memory>
+#include <system_error>
 #include <utility>
 
 #include "common/base/mapped_file.h"
 #include "common/base/status.h"
 #include "common/model/gguf_model.h"
+#include "common/model/hugging_face.h"
 #include "common/model/model_digest.h"
 
 namespace longhaul {
@@ -23,12 +26,19 @@ std::string NameOf(absl::string_view path) {
   return std::string(path);
 }
 
+absl::StatusOr<ModelFile> ModelFromGgufFile(const std::string& path) {
+  LH_ASSIGN_OR_RETURN(std::shared_ptr<const MappedFile> file, MappedFile::Open(path));
+  const absl::Span<const std::byte> bytes = file->bytes();
+  return ModelFromGguf(bytes, std::move(file), path);
+}
+
 }  // namespace
 
 absl::StatusOr<ModelFile> LoadModelFile(const std::string& path) {
-  LH_ASSIGN_OR_RETURN(std::shared_ptr<const MappedFile> file, MappedFile::Open(path));
-  const absl::Span<const std::byte> bytes = file->bytes();
-  LH_ASSIGN_OR_RETURN(ModelFile model, ModelFromGguf(bytes, std::move(file), path));
+  std::error_code ignored;  // what is wrong with a path, opening it will say
+  LH_ASSIGN_OR_RETURN(ModelFile model, std::filesystem::is_directory(path, ignored)
+                                           ? ModelFromHuggingFace(path)
+                                           : ModelFromGgufFile(path));
   model.config.name = NameOf(path);
   model.digest = DigestOf(model);
   return model;

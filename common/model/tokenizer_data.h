@@ -34,8 +34,10 @@ struct TokenizerData {
   std::vector<std::string> pre_tokenizer_patterns;
   bool digits_split_single = false;  // Hugging Face "Digits" pre-tokenizer with individual_digits
   bool normalize_nfc = false;        // Qwen2
-  bool ignore_merges = false;     // Llama 3: a whole piece that is a token is not built from merges
-  bool add_space_prefix = false;  // SentencePiece: U+2581 before the text
+  bool ignore_merges = false;  // Llama 3: a whole piece that is a token is not built from merges
+  // SentencePiece: U+2581 before the text; after an added token again, unless only the first.
+  bool add_space_prefix = false;
+  bool space_prefix_first_only = false;
 
   bool add_bos = false;
   bool add_eos = false;

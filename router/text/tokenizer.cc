@@ -128,6 +128,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Make(const TokenizerData& 
     result->normalize_nfc_ = result->normalize_nfc_ || result->pre_tokenizer_->implies_nfc();
   } else {
     result->add_space_prefix_ = data.add_space_prefix;
+    result->space_prefix_first_only_ = data.space_prefix_first_only;
   }
   LH_ASSIGN_OR_RETURN(result->model_, BpeModel::Make(data, ignore_merges));
 
@@ -160,19 +161,19 @@ std::vector<int32_t> Tokenizer::Encode(absl::string_view text, bool add_special,
   const auto encode_piece = [&](absl::string_view piece) {
     model_->EncodePiece(piece, &scratch, &ids);
   };
-  const auto encode_stretch = [&](absl::string_view stretch) {
+  const auto encode_stretch = [&](absl::string_view stretch, bool at_start) {
     if (stretch.empty()) return;
     if (normalize_nfc_) stretch = NormalizeNfc(stretch, &normalized);
     if (pre_tokenizer_ != nullptr) return pre_tokenizer_->Split(stretch, encode_piece);
-    ForEachSpaceMarkedWord(stretch, add_space_prefix_, !model_->merges_across_words(),
-                           encode_piece);
+    const bool space_before = add_space_prefix_ && (at_start || !space_prefix_first_only_);
+    ForEachSpaceMarkedWord(stretch, space_before, !model_->merges_across_words(), encode_piece);
   };
 
   if (add_special && add_bos_) ids.push_back(bos_token_);
   const AddedTokenMatcher& added = parse_special ? *all_added_ : *user_defined_;
   for (size_t at = 0; at < text.size();) {
     const AddedTokenMatcher::Match match = added.FindFrom(text, at);
-    encode_stretch(text.substr(at, match.begin - at));
+    encode_stretch(text.substr(at, match.begin - at), at == 0);
     if (match.bytes > 0) ids.push_back(match.id);
     at = match.begin + match.bytes;
   }

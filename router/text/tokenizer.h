@@ -75,6 +75,7 @@ class Tokenizer {
   std::unique_ptr<BpeModel> model_;
   bool normalize_nfc_ = false;
   bool add_space_prefix_ = false;
+  bool space_prefix_first_only_ = false;
   bool add_bos_ = false;
   bool add_eos_ = false;
   int32_t bos_token_ = -1;
