@@ -1,0 +1,104 @@
+#include "kv_transfer/ucx/ucx_link.h"
+
+#include <sys/epoll.h>
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/check.h"
+
+namespace longhaul {
+
+absl::Status UcxError(ucs_status_t status, const std::string& what) {
+  const std::string message = absl::StrCat(what, ": ", ucs_status_string(status));
+  return status == UCS_ERR_CANCELED ? absl::CancelledError(message)
+                                    : absl::UnavailableError(message);
+}
+
+UcxStaging::Buffer UcxStaging::Take() {
+  if (out_ == buffers_max_) return nullptr;
+  ++out_;
+  // Not zeroed: pages that are never used are never touched.
+  if (free_.empty()) return std::make_unique_for_overwrite<std::byte[]>(kSegmentBytesMax);
+  Buffer buffer = std::move(free_.back());
+  free_.pop_back();
+  return buffer;
+}
+
+void UcxStaging::GiveBack(Buffer buffer) {
+  --out_;
+  free_.push_back(std::move(buffer));
+}
+
+UcxWorker::UcxWorker(ucp_worker_h worker, int epoll) : handle(worker), epoll_fd(epoll) {
+  const ucs_status_t status = ucp_worker_get_efd(handle, &event_fd);
+  LH_CHECK(status == UCS_OK, ucs_status_string(status));
+  epoll_event event{};
+  event.events = EPOLLIN;
+  LH_CHECK(epoll_ctl(epoll_fd, EPOLL_CTL_ADD, event_fd, &event) == 0,
+           "epoll_ctl failed: raise the limit on epoll watches");
+}
+
+UcxWorker::~UcxWorker() {
+  epoll_ctl(epoll_fd, EPOLL_CTL_DEL, event_fd, nullptr);
+  ucp_worker_destroy(handle);
+}
+
+UcxLink::UcxLink(UcxTransport* transport, std::unique_ptr<UcxWorker> worker, uint64_t link_id)
+    : transport_(transport), worker_(std::move(worker)), link_id_(link_id) {
+  transport_->links_.push_back(this);
+}
+
+UcxLink::~UcxLink() {
+  LH_CHECK(closed() && ready_.empty(), "a link's destructor must shut it down first");
+  // The transport may be in the middle of polling: leave a gap, Poll closes it.
+  std::replace(transport_->links_.begin(), transport_->links_.end(), this,
+               static_cast<UcxLink*>(nullptr));
+}
+
+void UcxLink::Shutdown() {
+  Close();
+  while (RunReady()) {
+  }
+}
+
+void UcxLink::Close() { End(absl::CancelledError("the link was closed")); }
+
+void UcxLink::End(const absl::Status& reason) {
+  if (closed()) return;
+  const Rest rest = Quiesce();
+  if (rest == Rest::kBury) {
+    transport_->Bury(std::move(worker_));
+  } else {
+    worker_.reset();
+  }
+  EndAll(reason);
+}
+
+void UcxLink::Finish(TransferDone done, absl::Status status) {
+  ready_.emplace_back(std::move(done), std::move(status));
+}
+
+bool UcxLink::RunReady() {
+  if (ready_.empty()) return false;
+  std::deque<std::pair<TransferDone, absl::Status>> ready;
+  ready.swap(ready_);
+  for (auto& [done, status] : ready) std::move(done)(std::move(status));
+  return true;
+}
+
+bool UcxLink::Poll() {
+  bool worked = false;
+  if (!closed()) {
+    worked = ucp_worker_progress(worker()) != 0;
+    Pump();
+  }
+  return RunReady() || worked;
+}
+
+bool UcxLink::Arm() {
+  if (!ready_.empty()) return false;
+  return closed() || ucp_worker_arm(worker()) == UCS_OK;
+}
+
+}  // namespace longhaul

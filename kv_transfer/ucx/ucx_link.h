@@ -1,0 +1,114 @@
+// UcxLink: what both ends of a UCX link have in common: the worker, the callbacks on their way, and
+// the order in which a link ends. Internal to the UCX maker.
+#pragma once
+
+#include <ucp/api/ucp.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kv_transfer/ucx/ucx_transport.h"
+
+namespace longhaul {
+
+// Active-message ids. A message crosses as segments, each at most kSegmentBytesMax and each an
+// active message with this header: it says where the bytes belong, so either side may cut and order
+// them as it likes.
+enum UcxMessageId : unsigned { kSegmentMessage = 0, kAbandonMessage = 1, kPathMessage = 2 };
+struct UcxSegmentHeader {
+  uint64_t link_id = 0;
+  uint64_t tag = 0;
+  uint64_t message_bytes = 0;
+  uint64_t offset_bytes = 0;
+  uint64_t network = 0;  // 1: the sender reaches us over the network, 0: by shared memory
+};
+// Short enough that a cancelled transfer stops soon (a few ms even over TCP), long enough to cost
+// no bandwidth.
+constexpr int64_t kSegmentBytesMax = 4 << 20;
+
+absl::Status UcxError(ucs_status_t status, const std::string& what);
+
+// Buffers of kSegmentBytesMax for pieces that do not lie in one run. Bounded; the last given back
+// is the next given out, because it is still in the cache.
+class UcxStaging {
+ public:
+  explicit UcxStaging(int buffers_max) : buffers_max_(buffers_max) {}
+  using Buffer = std::unique_ptr<std::byte[]>;
+  // Null when all are out.
+  Buffer Take();
+  void GiveBack(Buffer buffer);
+
+ private:
+  const int buffers_max_;
+  int out_ = 0;
+  std::vector<Buffer> free_;
+};
+
+// A ucp worker and what must live as long as it does.
+struct UcxWorker {
+  UcxWorker(ucp_worker_h handle, int epoll_fd);
+  ~UcxWorker();  // destroys the worker
+  UcxWorker(const UcxWorker&) = delete;
+  UcxWorker& operator=(const UcxWorker&) = delete;
+
+  const ucp_worker_h handle;
+  const int epoll_fd;
+  int event_fd = -1;
+  ucs_status_t endpoint_error = UCS_OK;  // set by UCX when it notices that the peer is gone
+  ucs_status_ptr_t pending = nullptr;    // what a buried worker waits for
+};
+
+class UcxLink : public Link {
+ public:
+  UcxLink(UcxTransport* transport, std::unique_ptr<UcxWorker> worker, uint64_t link_id);
+
+  void Close() final;
+
+  // Drives the worker and runs the callbacks that are due; true when there was something to do.
+  bool Poll();
+  // Asks UCX to wake us; false when there is work already.
+  bool Arm();
+
+ protected:
+  ~UcxLink() override;  // after Shutdown
+
+  // To be called first by the destructor of a subclass.
+  void Shutdown();
+  bool closed() const { return worker_ == nullptr; }
+  ucp_worker_h worker() const { return worker_->handle; }
+  // Ends the link by itself, with this reason for all its operations; from Pump only.
+  void Fail(absl::Status reason) { End(reason); }
+  void Finish(TransferDone done, absl::Status status);
+
+  // After each round of progress, outside of UCX's callbacks.
+  virtual void Pump() = 0;
+
+  enum class Rest {
+    kDestroyNow,  // the worker may still hold operations of ours: destroying it ends them
+    kBury,  // it holds none, but UCX has messages of its own under way, which 1.13 cannot abandon
+            // over TCP
+  };
+  // Takes back from UCX what it holds of ours, as far as that goes without the peer.
+  virtual Rest Quiesce() = 0;
+  // The worker is gone or buried: nothing can come any more. Ends every operation.
+  virtual void EndAll(const absl::Status& status) = 0;
+
+  UcxTransport::Counters& counters() { return transport_->counters_; }
+
+  UcxTransport* const transport_;
+  std::unique_ptr<UcxWorker> worker_;  // null: closed
+  const uint64_t link_id_;
+
+ private:
+  void End(const absl::Status& reason);
+  bool RunReady();
+
+  std::deque<std::pair<TransferDone, absl::Status>> ready_;
+};
+
+}  // namespace longhaul

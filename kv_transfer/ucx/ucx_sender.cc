@@ -1,0 +1,248 @@
+#include "kv_transfer/ucx/ucx_sender.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "common/base/check.h"
+
+namespace longhaul {
+namespace {
+
+// Runs of at least this many bytes are sent from where they lie; shorter ones are gathered first,
+// because each message costs some microseconds on both sides.
+constexpr int64_t kDirectBytesMin = 128 << 10;
+// Gathered segments stay in the second-level cache.
+constexpr int64_t kGatherBytesMax = 512 << 10;
+// Segments of one message on their way at a time: enough to keep the wire busy, few enough that
+// Cancel is quick.
+constexpr int kSegmentsInFlightMax = 4;
+constexpr int kStagingBuffersMax = 16;
+// UCX ends the operations of an endpoint that is closed by force within a few rounds of progress.
+constexpr int kQuiesceRoundsMax = 4096;
+
+}  // namespace
+
+UcxSender::UcxSender(UcxTransport* transport, std::unique_ptr<UcxWorker> worker, uint64_t link_id,
+                     bool network)
+    : UcxLink(transport, std::move(worker), link_id),
+      network_(network),
+      staging_(kStagingBuffersMax) {}
+
+UcxSender::~UcxSender() { Shutdown(); }
+
+absl::StatusOr<std::unique_ptr<Link>> UcxSender::Make(UcxTransport* transport,
+                                                      std::unique_ptr<UcxWorker> worker,
+                                                      const UcxAddress& peer, bool network) {
+  auto link = std::unique_ptr<UcxSender>(
+      new UcxSender(transport, std::move(worker), peer.link_id, network));
+  ucp_ep_params_t params{};
+  params.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE |
+                      UCP_EP_PARAM_FIELD_ERR_HANDLER;
+  params.address = reinterpret_cast<const ucp_address_t*>(peer.worker.data());
+  // Peer mode tells of a broken connection but rules out shared memory.
+  params.err_mode = network ? UCP_ERR_HANDLING_MODE_PEER : UCP_ERR_HANDLING_MODE_NONE;
+  params.err_handler.cb = [](void* arg, ucp_ep_h, ucs_status_t status) {
+    static_cast<UcxWorker*>(arg)->endpoint_error = status;
+  };
+  params.err_handler.arg = link->worker_.get();
+  const ucs_status_t status = ucp_ep_create(link->worker(), &params, &link->endpoint_);
+  if (status != UCS_OK) {
+    link->endpoint_ = nullptr;
+    return UcxError(status, "UCX cannot connect to the receiver's address");
+  }
+  return link;
+}
+
+void UcxSender::Receive(TransferTag, std::vector<ReceivePiece>, TransferDone) {
+  LH_CHECK(false, "Receive on the sending end of a link");
+}
+
+void UcxSender::Send(TransferTag tag, std::vector<SendPiece> pieces, TransferDone done) {
+  if (closed()) return Finish(std::move(done), absl::CancelledError("the link is closed"));
+  const auto [message, inserted] =
+      messages_.emplace(tag, std::make_unique<Message>(std::move(pieces), std::move(done)));
+  LH_CHECK(inserted, absl::StrCat("tag ", tag, " sent twice"));
+  PumpMessage(tag);
+}
+
+void UcxSender::Cancel(TransferTag tag) {
+  const auto message = messages_.find(tag);
+  if (message == messages_.end() || std::exchange(message->second->cancelled, true)) return;
+  // Segments that nobody wants wait at the other end: without them this end would never be over.
+  if (message->second->in_flight > 0) SendNote(kAbandonMessage, tag, "");
+  Queue(tag);
+}
+
+void UcxSender::Queue(TransferTag tag) {
+  Message& message = *messages_.at(tag);
+  if (!std::exchange(message.queued, true)) to_pump_.push_back(tag);
+}
+
+void UcxSender::Pump() {
+  if (worker_->endpoint_error != UCS_OK) {
+    return Fail(UcxError(worker_->endpoint_error, "the receiver is gone"));
+  }
+  for (size_t left = to_pump_.size(); left > 0; --left) {
+    const TransferTag tag = to_pump_.front();
+    to_pump_.pop_front();
+    messages_.at(tag)->queued = false;
+    PumpMessage(tag);
+  }
+}
+
+void UcxSender::PumpMessage(TransferTag tag) {
+  const auto found = messages_.find(tag);
+  Message& message = *found->second;
+  const auto over = [&] { return message.begun && message.posted_bytes == message.bytes; };
+  while (message.status.ok() && !message.cancelled && !over() &&
+         message.in_flight < kSegmentsInFlightMax) {
+    PostNextSegment(tag, message);
+  }
+  if (message.in_flight > 0 || message.queued) return;
+  if (message.status.ok() && !over()) {
+    message.status = absl::CancelledError("the transfer was cancelled");
+  }
+  Finish(std::move(message.done), message.status);
+  messages_.erase(found);
+  if (!path_told_ && !path().empty()) {
+    path_told_ = true;
+    SendNote(kPathMessage, 0, path_);
+  }
+}
+
+void UcxSender::PostNextSegment(TransferTag tag, Message& message) {
+  auto segment = std::make_unique<Segment>();
+  segment->header = {link_id_, tag, static_cast<uint64_t>(message.bytes),
+                     static_cast<uint64_t>(message.posted_bytes), network_ ? 1u : 0u};
+  SendCursor& cursor = message.cursor;
+  const std::byte* data = nullptr;
+  int64_t bytes = 0;
+  if (!cursor.at_end()) {
+    const int64_t left_bytes = message.bytes - message.posted_bytes;
+    const bool direct = cursor.run_bytes() >= std::min(kDirectBytesMin, left_bytes);
+    if (!direct) segment->staging = staging_.Take();
+    if (segment->staging == nullptr) {
+      data = cursor.data();
+      bytes = std::min(cursor.run_bytes(), kSegmentBytesMax);
+      cursor.Advance(bytes);
+    } else {
+      data = segment->staging.get();
+      while (!cursor.at_end() && cursor.run_bytes() < kDirectBytesMin &&
+             bytes + cursor.run_bytes() <= kGatherBytesMax) {
+        const int64_t run_bytes = cursor.run_bytes();
+        std::memcpy(segment->staging.get() + bytes, cursor.data(), run_bytes);
+        cursor.Advance(run_bytes);
+        bytes += run_bytes;
+      }
+    }
+  }
+  message.begun = true;
+  message.posted_bytes += bytes;
+  ++message.in_flight;
+  Post(kSegmentMessage, std::move(segment), data, bytes);
+}
+
+void UcxSender::SendNote(UcxMessageId id, TransferTag tag, std::string text) {
+  auto segment = std::make_unique<Segment>();
+  segment->note = true;
+  segment->header = {link_id_, tag, 0, 0, network_ ? 1u : 0u};
+  segment->text = std::move(text);
+  const char* data = segment->text.data();
+  const int64_t bytes = static_cast<int64_t>(segment->text.size());
+  Post(id, std::move(segment), data, bytes);
+}
+
+void UcxSender::Post(UcxMessageId id, std::unique_ptr<Segment> owned, const void* data,
+                     int64_t bytes) {
+  Segment* const segment = owned.release();
+  segment->sender = this;
+  segments_.insert(segment);
+  ucp_request_param_t params{};
+  params.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA;
+  params.cb.send = [](void* request, ucs_status_t status, void* user_data) {
+    ucp_request_free(request);
+    auto* const ended = static_cast<Segment*>(user_data);
+    ended->sender->SegmentEnded(ended, status);
+  };
+  params.user_data = segment;
+  const ucs_status_ptr_t request = ucp_am_send_nbx(endpoint_, id, &segment->header,
+                                                   sizeof(segment->header), data, bytes, &params);
+  if (request == nullptr) {
+    SegmentEnded(segment, UCS_OK);
+  } else if (UCS_PTR_IS_ERR(request)) {
+    SegmentEnded(segment, UCS_PTR_STATUS(request));
+  }
+}
+
+void UcxSender::SegmentEnded(Segment* segment, ucs_status_t status) {
+  segments_.erase(segment);
+  const std::unique_ptr<Segment> owned(segment);
+  if (segment->staging != nullptr) staging_.GiveBack(std::move(segment->staging));
+  if (segment->note) return;
+  Message& message = *messages_.at(segment->header.tag);
+  --message.in_flight;
+  if (status != UCS_OK && message.status.ok()) {
+    message.status = UcxError(status, "UCX could not send to the receiver");
+  }
+  Queue(segment->header.tag);
+}
+
+UcxLink::Rest UcxSender::Quiesce() {
+  if (endpoint_ == nullptr) return Rest::kDestroyNow;
+  path();  // it cannot be asked later
+  // Without peer mode a forced close ends no operation; destroying the worker does.
+  if (!network_) return Rest::kDestroyNow;
+  ucp_request_param_t params{};
+  params.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS;
+  params.flags = UCP_EP_CLOSE_FLAG_FORCE;
+  worker_->pending = ucp_ep_close_nbx(endpoint_, &params);
+  for (int round = 0; round < kQuiesceRoundsMax && !segments_.empty(); ++round) {
+    ucp_worker_progress(worker());
+  }
+  return segments_.empty() ? Rest::kBury : Rest::kDestroyNow;
+}
+
+void UcxSender::EndAll(const absl::Status& status) {
+  for (Segment* segment : segments_) delete segment;
+  segments_.clear();
+  to_pump_.clear();
+  for (auto& [tag, message] : std::exchange(messages_, {}))
+    Finish(std::move(message->done), status);
+}
+
+std::string UcxSender::path() const {
+  if (path_.empty() && !closed()) path_ = ReadPath();
+  return path_.empty() ? std::string("ucx") : path_;
+}
+
+// UCX tells which transports an endpoint uses only in a text for people: "#   lane[0]:
+// 1:sysv/memory.0 md[1] -> ...".
+std::string UcxSender::ReadPath() const {
+  char* text = nullptr;
+  size_t bytes = 0;
+  FILE* const stream = open_memstream(&text, &bytes);
+  ucp_ep_print_info(endpoint_, stream);
+  fclose(stream);
+  std::vector<std::string> transports;
+  for (const absl::string_view line : absl::StrSplit(absl::string_view(text, bytes), '\n')) {
+    const size_t lane = line.find("lane[");
+    const size_t slash = line.find('/');
+    if (lane == absl::string_view::npos || slash == absl::string_view::npos) continue;
+    const size_t colon = line.rfind(':', slash);
+    if (colon == absl::string_view::npos || colon < lane) continue;
+    const std::string transport(line.substr(colon + 1, slash - colon - 1));
+    if (std::find(transports.begin(), transports.end(), transport) == transports.end()) {
+      transports.push_back(transport);
+    }
+  }
+  free(text);
+  return absl::StrJoin(transports, "+");
+}
+
+}  // namespace longhaul

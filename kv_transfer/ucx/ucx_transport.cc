@@ -1,0 +1,200 @@
+#include "kv_transfer/ucx/ucx_transport.h"
+
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
+#include <ucp/api/ucp.h>
+#include <ucs/config/global_opts.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/check.h"
+#include "common/base/random.h"
+#include "common/base/status.h"
+#include "kv_transfer/ucx/ucx_link.h"
+#include "kv_transfer/ucx/ucx_receiver.h"
+#include "kv_transfer/ucx/ucx_sender.h"
+
+namespace longhaul {
+namespace {
+
+// UCX refuses to wait while a send finds no room at the peer. When the peer is stopped that lasts:
+// after so many refusals in a row the loop sleeps this long between two looks instead of burning
+// its core.
+constexpr int kFruitlessArmsMax = 256;
+constexpr int64_t kRetryNs = 500'000;
+
+absl::Status Modify(ucp_config_t* config, const char* name, const std::string& value) {
+  const ucs_status_t status = ucp_config_modify(config, name, value.c_str());
+  if (status == UCS_OK) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("UCX refuses ", name, "=", value, ": ", ucs_status_string(status)));
+}
+
+absl::StatusOr<ucp_context*> MakeContext(const UcxOptions& options) {
+  ucs_global_opts_set_value("LOG_LEVEL", options.log_level.c_str());
+  ucp_config_t* config = nullptr;
+  ucs_status_t status = ucp_config_read(nullptr, nullptr, &config);
+  if (status != UCS_OK) return UcxError(status, "UCX cannot read its configuration");
+  absl::Status modified = Modify(config, "TLS", options.transports);
+  // The receiver reads. With remote writes a peer that was stopped could write into blocks given
+  // away long ago.
+  if (modified.ok()) modified = Modify(config, "RNDV_SCHEME", "get_zcopy");
+  if (modified.ok() && !options.network_devices.empty()) {
+    modified = Modify(config, "NET_DEVICES", options.network_devices);
+  }
+  if (!modified.ok()) {
+    ucp_config_release(config);
+    return modified;
+  }
+  ucp_params_t params{};
+  params.field_mask = UCP_PARAM_FIELD_FEATURES;
+  params.features = UCP_FEATURE_AM | UCP_FEATURE_WAKEUP;
+  ucp_context_h context = nullptr;
+  status = ucp_init(&params, config, &context);
+  ucp_config_release(config);
+  if (status != UCS_OK) {
+    return UcxError(status,
+                    absl::StrCat("UCX cannot start with the transports '", options.transports,
+                                 "' on the network devices '", options.network_devices, "'"));
+  }
+  return context;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<UcxTransport>> UcxTransport::Make(UcxOptions options) {
+  LH_ASSIGN_OR_RETURN(ucp_context * context, MakeContext(options));
+  const int epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+  const int retry_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+  LH_CHECK(epoll_fd >= 0 && retry_fd >= 0, "out of file descriptors: raise the limit");
+  return std::unique_ptr<UcxTransport>(
+      new UcxTransport(std::move(options), context, epoll_fd, retry_fd));
+}
+
+UcxTransport::UcxTransport(UcxOptions options, ucp_context* context, int epoll_fd, int retry_fd)
+    : options_(std::move(options)),
+      context_(context),
+      epoll_fd_(epoll_fd),
+      retry_fd_(retry_fd),
+      self_(ThisProcess()) {
+  epoll_event event{};
+  event.events = EPOLLIN | EPOLLET;
+  LH_CHECK(epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, retry_fd_, &event) == 0, std::strerror(errno));
+}
+
+UcxTransport::~UcxTransport() {
+  for (const UcxLink* link : links_) {
+    LH_CHECK(link == nullptr, "a transport was destroyed before its links");
+  }
+  if (buried_.empty()) {
+    ucp_cleanup(context_);
+  } else {
+    // The process ends with peers that do not answer: UCX cannot let go of them, the kernel can.
+    for (auto& worker : buried_) worker.release();
+  }
+  close(retry_fd_);
+  close(epoll_fd_);
+}
+
+std::string UcxTransport::description() const {
+  return absl::StrCat("UCX ", ucp_get_version_string(), " (", options_.transports,
+                      options_.network_only ? ", network only)" : ")");
+}
+
+absl::StatusOr<std::unique_ptr<UcxWorker>> UcxTransport::MakeWorker() {
+  ucp_worker_params_t params{};
+  params.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE | UCP_WORKER_PARAM_FIELD_FLAGS;
+  params.thread_mode = UCS_THREAD_MODE_SINGLE;
+  // A link that ends leaves requests behind by design.
+  params.flags = UCP_WORKER_FLAG_IGNORE_REQUEST_LEAK;
+  ucp_worker_h worker = nullptr;
+  const ucs_status_t status = ucp_worker_create(context_, &params, &worker);
+  if (status != UCS_OK) {
+    return UcxError(
+        status, "UCX cannot make a worker (look at the limits on shared memory and open files)");
+  }
+  return std::make_unique<UcxWorker>(worker, epoll_fd_);
+}
+
+absl::StatusOr<Transport::Accepted> UcxTransport::Accept() {
+  LH_ASSIGN_OR_RETURN(std::unique_ptr<UcxWorker> worker, MakeWorker());
+  ucp_address_t* packed = nullptr;
+  size_t packed_bytes = 0;
+  const ucs_status_t status = ucp_worker_get_address(worker->handle, &packed, &packed_bytes);
+  if (status != UCS_OK) return UcxError(status, "UCX cannot tell the address of a worker");
+  UcxAddress address = self_;
+  address.link_id = RandomId();
+  address.worker.assign(reinterpret_cast<const char*>(packed), packed_bytes);
+  ucp_worker_release_address(worker->handle, packed);
+  Accepted accepted;
+  accepted.address = EncodeUcxAddress(address);
+  accepted.link = std::make_unique<UcxReceiver>(this, std::move(worker), address.link_id);
+  return accepted;
+}
+
+absl::StatusOr<std::unique_ptr<Link>> UcxTransport::Connect(const std::string& address) {
+  LH_ASSIGN_OR_RETURN(const UcxAddress peer, DecodeUcxAddress(address));
+  const bool same_host = peer.host_id == self_.host_id;
+  if (same_host && !StillRuns(peer)) {
+    return absl::UnavailableError(
+        absl::StrCat("the receiver, process ", peer.pid, " of this host, has ended"));
+  }
+  LH_ASSIGN_OR_RETURN(std::unique_ptr<UcxWorker> worker, MakeWorker());
+  return UcxSender::Make(this, std::move(worker), peer, options_.network_only || !same_host);
+}
+
+bool UcxTransport::Poll() {
+  bool worked = false;
+  // By index: callbacks make links and destroy them.
+  for (size_t i = 0; i < links_.size(); ++i) {
+    if (links_[i] != nullptr) worked = links_[i]->Poll() || worked;
+  }
+  std::erase(links_, nullptr);
+  worked = PollBuried() || worked;
+  if (worked) fruitless_arms_ = 0;
+  return worked;
+}
+
+void UcxTransport::Bury(std::unique_ptr<UcxWorker> worker) {
+  buried_.push_back(std::move(worker));
+  PollBuried();
+}
+
+bool UcxTransport::PollBuried() {
+  bool worked = false;
+  std::erase_if(buried_, [&](const std::unique_ptr<UcxWorker>& worker) {
+    worked = ucp_worker_progress(worker->handle) != 0 || worked;
+    if (UCS_PTR_IS_PTR(worker->pending)) {
+      if (ucp_request_check_status(worker->pending) == UCS_INPROGRESS) return false;
+      ucp_request_free(worker->pending);
+    }
+    return true;
+  });
+  return worked;
+}
+
+bool UcxTransport::ArmWait() {
+  bool armed = true;
+  for (const auto& worker : buried_) {
+    if (ucp_worker_arm(worker->handle) != UCS_OK) armed = false;
+  }
+  for (UcxLink* link : links_) {
+    if (link != nullptr && !link->Arm()) armed = false;
+  }
+  if (armed) {
+    fruitless_arms_ = 0;
+    return true;
+  }
+  if (++fruitless_arms_ < kFruitlessArmsMax) return false;
+  itimerspec once{};
+  once.it_value.tv_nsec = kRetryNs;
+  timerfd_settime(retry_fd_, 0, &once, nullptr);
+  return true;
+}
+
+}  // namespace longhaul

@@ -1,0 +1,90 @@
+// UcxTransport: the maker of the Transport door over UCX. Between two processes of one host (same
+// pid and ipc namespaces) bytes go through shared memory and cross-memory attach, elsewhere over
+// TCP or RDMA; the sending end chooses when it connects.
+//
+// Every link has a ucp worker of its own, and ending a link means destroying it: that is the one
+// act after which UCX writes nothing more into our memory, whether the peer lives, is dead or is
+// stopped. Remote writes are never used (the receiver reads), so nothing of ours can be written by
+// a peer that wakes up later. What cannot be had: a receiver that is still reading while the
+// *sender* closes may read blocks that the sender uses anew. It gets wrong bytes for a transfer
+// that its sender has given up, which the digest and the cancel on the control stream reject.
+//
+// Threads: made anywhere, then used on one ThreadLoop only, which has it as its Poller. The
+// transport outlives the loop; its links are gone before.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/runtime/thread_loop.h"
+#include "kv_transfer/transport.h"
+#include "kv_transfer/ucx/ucx_address.h"
+
+// UCX's own names, so that this header needs none of its own.
+struct ucp_context;
+
+namespace longhaul {
+
+class UcxLink;
+struct UcxWorker;
+
+struct UcxOptions {
+  // What UCX may use, as in its UCX_TLS. sysv rather than posix: its segments die with the process
+  // and are never mistaken for another's. "ib" is ignored where there is no RDMA card.
+  std::string transports = "sysv,cma,self,tcp,ib";
+  // Network interfaces to use, comma-separated ("eth0,mlx5_0:1"); empty leaves the choice to UCX.
+  std::string network_devices = {};
+  // Never shared memory: as if the peer were on another host.
+  bool network_only = false;
+  // What UCX itself may print: fatal, error, warn, info.
+  std::string log_level = "fatal";
+};
+
+class UcxTransport final : public Transport, public Poller {
+ public:
+  struct Counters {
+    int64_t late_dropped = 0;        // segments of messages whose receive had ended
+    int64_t unexpected_dropped = 0;  // messages beyond the bound of waiting ones
+    int64_t foreign_dropped = 0;     // segments of another link, or malformed
+  };
+
+  // Errors: Unavailable or InvalidArgument with UCX's reason and the options to look at.
+  static absl::StatusOr<std::unique_ptr<UcxTransport>> Make(UcxOptions options);
+  ~UcxTransport() override;
+
+  std::string name() const override { return "ucx"; }
+  absl::StatusOr<Accepted> Accept() override;
+  absl::StatusOr<std::unique_ptr<Link>> Connect(const std::string& address) override;
+
+  bool Poll() override;
+  int WaitFd() const override { return epoll_fd_; }
+  bool ArmWait() override;
+
+  const Counters& counters() const { return counters_; }
+  // Which UCX runs and what it may use, for the start-up log: "UCX 1.13.1 (sysv,cma,self,tcp,ib)".
+  std::string description() const;
+
+ private:
+  friend class UcxLink;
+
+  UcxTransport(UcxOptions options, ucp_context* context, int epoll_fd, int retry_fd);
+  absl::StatusOr<std::unique_ptr<UcxWorker>> MakeWorker();
+  // Takes a worker that holds nothing of ours any more but must still finish its own business with
+  // the peer.
+  void Bury(std::unique_ptr<UcxWorker> worker);
+  bool PollBuried();
+
+  const UcxOptions options_;
+  ucp_context* const context_;
+  const int epoll_fd_;
+  const int retry_fd_;  // a timer that wakes the loop when UCX cannot
+  const UcxAddress self_;
+  int fruitless_arms_ = 0;
+  Counters counters_;
+  std::vector<UcxLink*> links_;  // null: gone during Poll
+  std::vector<std::unique_ptr<UcxWorker>> buried_;
+};
+
+}  // namespace longhaul
