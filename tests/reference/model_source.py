@@ -183,7 +183,7 @@ def load_hugging_face(folder):
         rope_theta=config.get("rope_theta", 10000.0),
         rope_interleaved=False,
         rope_scaling=hugging_face_scaling(config),
-        eos_tokens=[] if eos is None else (eos if isinstance(eos, list) else [eos]),
+        eos_tokens=[] if eos is None else sorted(set(eos)) if isinstance(eos, list) else [eos],
     )
     tensor = arrays.__getitem__
     weights = {
