@@ -1,0 +1,39 @@
+#include "common/process/flags.h"
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+
+namespace longhaul {
+
+absl::StatusOr<HostPort> ParseHostPort(const std::string& flag, const std::string& value) {
+  const size_t colon = value.rfind(':');
+  HostPort parsed;
+  const bool port_valid =
+      colon != std::string::npos &&
+      absl::SimpleAtoi(absl::string_view(value).substr(colon + 1), &parsed.port) &&
+      parsed.port >= 0 && parsed.port <= 65535;
+  if (!port_valid || colon == 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        flag, "=", value, " is not host:port with a port of 0 to 65535, as in 127.0.0.1:8000"));
+  }
+  absl::string_view host = absl::string_view(value).substr(0, colon);
+  if (absl::ConsumePrefix(&host, "[")) absl::ConsumeSuffix(&host, "]");
+  parsed.host = std::string(host);
+  return parsed;
+}
+
+absl::StatusOr<std::vector<int>> ParseCores(const std::vector<std::string>& values) {
+  std::vector<int> cores;
+  for (const std::string& value : values) {
+    int core = 0;
+    if (!absl::SimpleAtoi(value, &core) || core < 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--cores has \"", value, "\"; valid is a list as 0,1"));
+    }
+    cores.push_back(core);
+  }
+  return cores;
+}
+
+}  // namespace longhaul

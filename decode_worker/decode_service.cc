@@ -1,0 +1,65 @@
+#include "decode_worker/decode_service.h"
+
+#include <utility>
+
+#include "common/base/status.h"
+#include "common/proto/longhaul.grpc.pb.h"
+#include "common/rpc/rpc_server.h"
+#include "common/rpc/status_stream.h"
+
+namespace longhaul {
+namespace {
+
+class GenerateStream final
+    : public ServerStream<grpc::ServerWriteReactor<GenerateEvent>, GenerateEvent, WorkerCall> {
+ public:
+  static GenerateStream* Start(Loop* loop, WorkerClient* worker, const GenerateRequest& request) {
+    const auto stream = std::make_shared<GenerateStream>(loop);
+    stream->HoldSelf();
+    stream->StartCall([stream, worker, request] {
+      return worker->Generate(
+          request, [stream](GenerateEvent event) { stream->Push(std::move(event)); },
+          [stream](const absl::Status& status) { stream->End(status); });
+    });
+    return stream.get();
+  }
+  using ServerStream::ServerStream;
+};
+
+class Service final : public DecodeService, public Decode::CallbackService {
+ public:
+  Service(Loop* loop, WorkerClient* worker) : loop_(loop), worker_(worker) {}
+
+  absl::Status Listen(const std::string& listen) {
+    LH_ASSIGN_OR_RETURN(server_, RpcServer::Start(listen, this));
+    return absl::OkStatus();
+  }
+  const std::string& address() const override { return server_->address(); }
+  void Stop(int64_t deadline_us) override { server_->Stop(deadline_us); }
+
+  grpc::ServerWriteReactor<GenerateEvent>* Generate(grpc::CallbackServerContext*,
+                                                    const GenerateRequest* request) override {
+    return GenerateStream::Start(loop_, worker_, *request);
+  }
+  grpc::ServerWriteReactor<WorkerStatus>* Status(grpc::CallbackServerContext*,
+                                                 const StatusRequest* request) override {
+    return StatusStream::Start(loop_, worker_, *request);
+  }
+
+ private:
+  Loop* const loop_;
+  WorkerClient* const worker_;
+  std::unique_ptr<RpcServer> server_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<DecodeService>> StartDecodeService(const std::string& listen,
+                                                                  Loop* loop,
+                                                                  WorkerClient* worker) {
+  auto service = std::make_unique<Service>(loop, worker);
+  LH_RETURN_IF_ERROR(service->Listen(listen));
+  return service;
+}
+
+}  // namespace longhaul

@@ -1,0 +1,138 @@
+// longhaul_prefill: computes KV caches and streams them to decode workers.
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "common/base/log.h"
+#include "common/base/random.h"
+#include "common/base/status.h"
+#include "common/engine/model_executor.h"
+#include "common/engine/worker_model.h"
+#include "common/process/flags.h"
+#include "common/process/ready_file.h"
+#include "common/process/stop_signal.h"
+#include "common/process/worker_admin.h"
+#include "common/runtime/run_and_wait.h"
+#include "common/runtime/thread_loop.h"
+#include "kernels/cpu/cpu_backend.h"
+#include "kv_transfer/ucx/ucx_transport.h"
+#include "prefill_worker/prefill_service.h"
+#include "prefill_worker/prefill_worker.h"
+
+ABSL_FLAG(std::string, name, "prefill-0", "name of this worker in logs, headers and metrics");
+ABSL_FLAG(std::string, model, "", "a GGUF file or a Hugging Face folder");
+ABSL_FLAG(std::string, listen, "127.0.0.1:0",
+          "host:port of the control plane; port 0 takes a free one");
+ABSL_FLAG(std::string, http, "127.0.0.1:0",
+          "host:port of /metrics, /livez, /readyz; port 0 takes a free one");
+ABSL_FLAG(int, threads, 1, "CPU threads that compute");
+ABSL_FLAG(std::vector<std::string>, cores, {},
+          "cores to pin the compute threads to, as 0,1; empty pins none");
+ABSL_FLAG(int64_t, kv_bytes, 0, "memory for KV blocks; 0 chooses by the model's context");
+ABSL_FLAG(int, block_tokens, 16, "tokens in a KV block; the same on all workers");
+ABSL_FLAG(double, chunk_target_ms, 100,
+          "what a prefill chunk should take: how long a short prompt waits for a long one");
+ABSL_FLAG(int64_t, chunk_tokens_max, 1024, "most tokens in a prefill chunk");
+ABSL_FLAG(std::string, ucx_transports, longhaul::UcxOptions().transports,
+          "what UCX may use, as in UCX_TLS");
+ABSL_FLAG(int64_t, drain_ms, 10'000, "how long a stopping worker finishes what it has accepted");
+ABSL_FLAG(std::string, ready_file, "", "written once the worker listens");
+
+namespace longhaul {
+namespace {
+
+absl::Status Main() {
+  BlockStopSignals();
+  const std::string name = absl::GetFlag(FLAGS_name);
+  InitLog(name, LogLevel::kInfo);
+  CpuBackendOptions backend_options;
+  backend_options.threads = absl::GetFlag(FLAGS_threads);
+  backend_options.pack_prefill_at_load = true;
+  LH_ASSIGN_OR_RETURN(backend_options.cores, ParseCores(absl::GetFlag(FLAGS_cores)));
+  LH_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, MakeCpuBackend(backend_options));
+  LH_ASSIGN_OR_RETURN(
+      const std::unique_ptr<WorkerModel> model,
+      WorkerModel::Load(*backend, {.path = absl::GetFlag(FLAGS_model),
+                                   .block_tokens = absl::GetFlag(FLAGS_block_tokens),
+                                   .kv_bytes = absl::GetFlag(FLAGS_kv_bytes),
+                                   .head = false}));
+  UcxOptions ucx_options;
+  ucx_options.transports = absl::GetFlag(FLAGS_ucx_transports);
+  LH_ASSIGN_OR_RETURN(const std::unique_ptr<UcxTransport> transport,
+                      UcxTransport::Make(ucx_options));
+  ThreadLoop transfer_loop({.name = "transfer", .spin_us = 50}, transport.get());
+
+  PrefillWorkerOptions options;
+  options.name = name;
+  options.model = model->file().config.name;
+  options.incarnation = RandomId();
+  options.fingerprint = model->fingerprint();
+  options.context_tokens_max = model->file().config.context_tokens_max;
+  options.scheduler.chunk_target_us = absl::GetFlag(FLAGS_chunk_target_ms) * 1000;
+  options.scheduler.chunk_tokens_max = absl::GetFlag(FLAGS_chunk_tokens_max);
+  options.scheduler.block_tokens = absl::GetFlag(FLAGS_block_tokens);
+
+  ThreadLoop loop({.name = "loop"});
+  std::unique_ptr<TransferEngine> engine;
+  std::unique_ptr<ModelExecutor> executor;
+  std::unique_ptr<PrefillWorker> worker;
+  const int device_core = backend_options.cores.empty() ? -1 : backend_options.cores[0];
+  RunAndWait(loop, [&] {
+    engine = std::make_unique<TransferEngine>(&loop, &transfer_loop, transport.get());
+    executor =
+        std::make_unique<ModelExecutor>(loop, *backend, model->decoder(), model->pool(),
+                                        ThreadLoopOptions{.name = "device", .core = device_core});
+    worker = std::make_unique<PrefillWorker>(options, &loop, executor.get(), engine.get(),
+                                             model->pool());
+  });
+  const auto take_down = [&] {
+    RunAndWait(loop, [&] {
+      worker.reset();
+      executor.reset();
+      engine.reset();
+    });
+    transfer_loop.Stop();
+    loop.Stop();
+  };
+
+  absl::StatusOr<std::unique_ptr<PrefillService>> service =
+      StartPrefillService(absl::GetFlag(FLAGS_listen), &loop, worker.get());
+  if (!service.ok()) {
+    take_down();
+    return service.status();
+  }
+  {
+    WorkerAdmin admin("prefill", name, [] { return std::string(); });
+    absl::Status served = admin.Start(absl::GetFlag(FLAGS_http));
+    if (served.ok()) {
+      served = WriteReadyFile(absl::GetFlag(FLAGS_ready_file),
+                              {"prefill", name, (*service)->address(), admin.address()});
+    }
+    if (served.ok()) {
+      LogInfo("listening", {{"grpc", (*service)->address()}, {"http", admin.address()}});
+      WaitForStopSignal();
+      LogInfo("stopping", {{"drain_ms", absl::GetFlag(FLAGS_drain_ms)}});
+      admin.SetDraining();
+      RunAndWait(loop, [&] { worker->Drain(); });
+      (*service)->Stop(absl::GetFlag(FLAGS_drain_ms) * 1000);
+    }
+    service->reset();
+    admin.Stop();
+    take_down();
+    return served;
+  }
+}
+
+}  // namespace
+}  // namespace longhaul
+
+int main(int argc, char** argv) {
+  absl::SetProgramUsageMessage("Computes KV caches and streams them to decode workers.");
+  absl::ParseCommandLine(argc, argv);
+  const absl::Status status = longhaul::Main();
+  if (!status.ok()) std::fprintf(stderr, "error: %s\n", std::string(status.message()).c_str());
+  return status.ok() ? 0 : 1;
+}

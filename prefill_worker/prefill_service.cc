@@ -1,0 +1,90 @@
+#include "prefill_worker/prefill_service.h"
+
+#include <utility>
+
+#include "common/base/status.h"
+#include "common/proto/longhaul.grpc.pb.h"
+#include "common/rpc/rpc_server.h"
+#include "common/rpc/status_stream.h"
+
+namespace longhaul {
+namespace {
+
+// The first command opens the prompt, the others grant chunks; anything else is a fault of the
+// client.
+class PrefillStream final
+    : public ServerStream<grpc::ServerBidiReactor<PrefillCommand, PrefillEvent>, PrefillEvent,
+                          PrefillCall> {
+ public:
+  static PrefillStream* Start(Loop* loop, PrefillEndpoint* worker) {
+    const auto stream = std::make_shared<PrefillStream>(loop, worker);
+    stream->HoldSelf();
+    stream->StartRead(&stream->command_);
+    return stream.get();
+  }
+  PrefillStream(Loop* loop, PrefillEndpoint* worker) : ServerStream(loop), worker_(worker) {}
+
+  void OnReadDone(bool ok) override {
+    if (!ok) return;  // the client says no more; its cancel comes by OnCancel
+    const auto self = std::static_pointer_cast<PrefillStream>(shared_from_this());
+    if (!opened_ && command_.has_open()) {
+      opened_ = true;
+      StartCall([self, worker = worker_, open = command_.open()] {
+        return worker->Prefill(
+            open, [self](PrefillEvent event) { self->Push(std::move(event)); },
+            [self](const absl::Status& status) { self->End(status); });
+      });
+    } else if (opened_ && command_.has_grant()) {
+      OnCall(
+          [chunks = command_.grant().chunks_granted()](PrefillCall& call) { call.Grant(chunks); });
+    } else {
+      End(absl::InvalidArgumentError("a prefill stream is one open command, then grants"));
+      return;
+    }
+    command_.Clear();
+    StartRead(&command_);
+  }
+
+ private:
+  PrefillEndpoint* const worker_;
+  PrefillCommand command_;
+  bool opened_ = false;  // reads come one at a time
+};
+
+class Service final : public PrefillService, public Prefill::CallbackService {
+ public:
+  Service(Loop* loop, PrefillEndpoint* worker) : loop_(loop), worker_(worker) {}
+
+  absl::Status Listen(const std::string& listen) {
+    LH_ASSIGN_OR_RETURN(server_, RpcServer::Start(listen, this));
+    return absl::OkStatus();
+  }
+  const std::string& address() const override { return server_->address(); }
+  void Stop(int64_t deadline_us) override { server_->Stop(deadline_us); }
+
+  grpc::ServerBidiReactor<PrefillCommand, PrefillEvent>* Prefill(
+      grpc::CallbackServerContext*) override {
+    return PrefillStream::Start(loop_, worker_);
+  }
+  grpc::ServerWriteReactor<WorkerStatus>* Status(grpc::CallbackServerContext*,
+                                                 const StatusRequest* request) override {
+    return StatusStream::Start(loop_, worker_, *request);
+  }
+
+ private:
+  Loop* const loop_;
+  PrefillEndpoint* const worker_;
+  std::unique_ptr<RpcServer> server_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<PrefillService>> StartPrefillService(const std::string& listen,
+                                                                    Loop* loop,
+                                                                    PrefillEndpoint* worker) {
+  auto service = std::make_unique<Service>(loop, worker);
+  LH_RETURN_IF_ERROR(service->Listen(listen));
+  return service;
+}
+
+}  // namespace longhaul
