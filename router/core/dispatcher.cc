@@ -319,7 +319,10 @@ void Dispatcher::OnEvent(uint64_t id, int attempt, const GenerateEvent& event) {
       sampled.push_back(FromProto(token));
       running->emitted.push_back(token.token());
     }
-    running->listener->OnTokens(sampled);
+    const bool ends_with_stop = running->end.has_value() &&
+                                running->end->reason == GenerateEnd::Reason::kStopToken &&
+                                sampled.back().token == running->end->stop_token;
+    running->listener->OnTokens(sampled, ends_with_stop);
   }
 }
 

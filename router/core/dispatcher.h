@@ -68,7 +68,8 @@ class GenerateListener {
  public:
   virtual ~GenerateListener() = default;
   virtual void OnStart(const GenerateStart& start) = 0;
-  virtual void OnTokens(absl::Span<const SampledToken> tokens) = 0;
+  // `ends_with_stop`: the last of them is the token that stopped the generation; OnEnd follows.
+  virtual void OnTokens(absl::Span<const SampledToken> tokens, bool ends_with_stop) = 0;
   virtual void OnEnd(const GenerateEnd& end) = 0;
   // Ready for ApiErrorFromStatus (router/api/error.h).
   virtual void OnError(const absl::Status& status) = 0;

@@ -5,15 +5,10 @@
 #include <utility>
 
 #include "common/proto/longhaul.grpc.pb.h"
+#include "common/rpc/channel.h"
 
 namespace longhaul {
 namespace {
-
-constexpr int kMessageBytesMax = 64 << 20;  // a million prompt tokens take 4 MB
-
-absl::Status FromGrpc(const grpc::Status& status) {
-  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
-}
 
 // One server-streaming call. It owns itself until gRPC has said OnDone; the Call object holds a
 // share too, for TryCancel. Events are read as fast as they come: a generation is bounded by its
@@ -31,8 +26,8 @@ class Stream final : public grpc::ClientReadReactor<Event> {
     bool closed = false;
   };
 
-  Stream(Loop* loop, Request request, OnEvent on_event, OnEnd done)
-      : loop_(loop), request_(std::move(request)), sink_(std::make_shared<Sink>()) {
+  Stream(std::shared_ptr<Loop> loop, Request request, OnEvent on_event, OnEnd done)
+      : loop_(std::move(loop)), request_(std::move(request)), sink_(std::make_shared<Sink>()) {
     sink_->on_event = std::move(on_event);
     sink_->done = std::move(done);
   }
@@ -71,7 +66,7 @@ class Stream final : public grpc::ClientReadReactor<Event> {
   }
 
  private:
-  Loop* const loop_;
+  const std::shared_ptr<Loop> loop_;
   const Request request_;
   Event event_;
   const std::shared_ptr<Sink> sink_;
@@ -83,9 +78,9 @@ template <typename Request, typename Event>
 class StreamCall final : public WorkerCall {
  public:
   template <typename Begin>
-  StreamCall(Loop* loop, Request request, absl::AnyInvocable<void(Event)> on_event,
+  StreamCall(std::shared_ptr<Loop> loop, Request request, absl::AnyInvocable<void(Event)> on_event,
              absl::AnyInvocable<void(absl::Status)> done, Begin begin)
-      : stream_(std::make_shared<Stream<Request, Event>>(loop, std::move(request),
+      : stream_(std::make_shared<Stream<Request, Event>>(std::move(loop), std::move(request),
                                                          std::move(on_event), std::move(done))) {
     stream_->Run(stream_, begin);
   }
@@ -95,28 +90,13 @@ class StreamCall final : public WorkerCall {
   const std::shared_ptr<Stream<Request, Event>> stream_;
 };
 
-std::shared_ptr<grpc::Channel> Connect(const std::string& address) {
-  grpc::ChannelArguments arguments;
-  arguments.SetMaxReceiveMessageSize(kMessageBytesMax);
-  arguments.SetMaxSendMessageSize(kMessageBytesMax);
-  // Two routers in one process, or two workers behind one address, must not share a connection.
-  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  // A worker that restarts is back within seconds; gRPC's own pauses grow to minutes.
-  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 2000);  // which is the connect timeout
-  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
-  // Repeating a call is the dispatcher's decision.
-  arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
-}
-
 template <typename Stub>
-std::unique_ptr<WorkerCall> Watch(Loop* loop, Stub& stub, int64_t period_us,
+std::unique_ptr<WorkerCall> Watch(std::shared_ptr<Loop> loop, Stub& stub, int64_t period_us,
                                   StatusClient::OnStatus on_status, StatusClient::OnDone done) {
   StatusRequest request;
   request.set_period_us(period_us);
   return std::make_unique<StreamCall<StatusRequest, WorkerStatus>>(
-      loop, std::move(request), std::move(on_status), std::move(done),
+      std::move(loop), std::move(request), std::move(on_status), std::move(done),
       [&stub](auto* context, auto* sent, auto* reactor) {
         stub.async()->Status(context, sent, reactor);
       });
@@ -124,8 +104,8 @@ std::unique_ptr<WorkerCall> Watch(Loop* loop, Stub& stub, int64_t period_us,
 
 class GrpcWorkerClient final : public WorkerClient {
  public:
-  GrpcWorkerClient(Loop* loop, const std::string& address)
-      : loop_(loop), stub_(Decode::NewStub(Connect(address))) {}
+  GrpcWorkerClient(std::shared_ptr<Loop> loop, const std::string& address)
+      : loop_(std::move(loop)), stub_(Decode::NewStub(OpenChannel(address))) {}
 
   std::unique_ptr<WorkerCall> Generate(GenerateRequest request, OnEvent on_event,
                                        OnDone done) override {
@@ -141,14 +121,14 @@ class GrpcWorkerClient final : public WorkerClient {
   }
 
  private:
-  Loop* const loop_;
+  const std::shared_ptr<Loop> loop_;
   const std::unique_ptr<Decode::Stub> stub_;
 };
 
 class GrpcPrefillStatusClient final : public StatusClient {
  public:
-  GrpcPrefillStatusClient(Loop* loop, const std::string& address)
-      : loop_(loop), stub_(Prefill::NewStub(Connect(address))) {}
+  GrpcPrefillStatusClient(std::shared_ptr<Loop> loop, const std::string& address)
+      : loop_(std::move(loop)), stub_(Prefill::NewStub(OpenChannel(address))) {}
 
   std::unique_ptr<WorkerCall> WatchStatus(int64_t period_us, OnStatus on_status,
                                           OnDone done) override {
@@ -156,19 +136,20 @@ class GrpcPrefillStatusClient final : public StatusClient {
   }
 
  private:
-  Loop* const loop_;
+  const std::shared_ptr<Loop> loop_;
   const std::unique_ptr<Prefill::Stub> stub_;
 };
 
 }  // namespace
 
-std::unique_ptr<WorkerClient> MakeGrpcWorkerClient(Loop* owner_loop, const std::string& address) {
-  return std::make_unique<GrpcWorkerClient>(owner_loop, address);
+std::unique_ptr<WorkerClient> MakeGrpcWorkerClient(std::shared_ptr<Loop> owner_loop,
+                                                   const std::string& address) {
+  return std::make_unique<GrpcWorkerClient>(std::move(owner_loop), address);
 }
 
-std::unique_ptr<StatusClient> MakeGrpcPrefillStatusClient(Loop* owner_loop,
+std::unique_ptr<StatusClient> MakeGrpcPrefillStatusClient(std::shared_ptr<Loop> owner_loop,
                                                           const std::string& address) {
-  return std::make_unique<GrpcPrefillStatusClient>(owner_loop, address);
+  return std::make_unique<GrpcPrefillStatusClient>(std::move(owner_loop), address);
 }
 
 }  // namespace longhaul

@@ -10,10 +10,11 @@
 
 namespace longhaul {
 
-// `address`: "host:port". `owner_loop` must outlive the client and everything it started: gRPC's
-// threads post to it until the last call has ended.
-std::unique_ptr<WorkerClient> MakeGrpcWorkerClient(Loop* owner_loop, const std::string& address);
-std::unique_ptr<StatusClient> MakeGrpcPrefillStatusClient(Loop* owner_loop,
+// `address`: "host:port". Every call keeps `owner_loop` alive until gRPC has let go of it, which
+// may be after the client is gone: its threads post there.
+std::unique_ptr<WorkerClient> MakeGrpcWorkerClient(std::shared_ptr<Loop> owner_loop,
+                                                   const std::string& address);
+std::unique_ptr<StatusClient> MakeGrpcPrefillStatusClient(std::shared_ptr<Loop> owner_loop,
                                                           const std::string& address);
 
 }  // namespace longhaul

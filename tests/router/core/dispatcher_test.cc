@@ -24,7 +24,7 @@ struct Listener final : GenerateListener {
     last_start = start;
     if (cancel_on_start) generation.reset();
   }
-  void OnTokens(absl::Span<const SampledToken> sampled) override {
+  void OnTokens(absl::Span<const SampledToken> sampled, bool ends_with_stop) override {
     EXPECT_EQ(starts, 1);
     for (const auto& token : sampled) tokens.push_back(token.token);
   }
