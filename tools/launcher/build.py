@@ -90,5 +90,6 @@ def _ninja(preset, machine, targets, step, log):
         process.wait()
         raise
     if process.wait() != 0:
-        raise _failure("the build failed", "".join(tail), log.name)
+        first = next((i for i, line in enumerate(tail) if line.startswith("FAILED:")), 0)
+        raise _failure("the build failed", "".join(tail[first:]), log.name)
     return finished
