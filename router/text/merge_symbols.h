@@ -9,8 +9,9 @@
 
 namespace longhaul {
 
-// Merges the symbols [n] in place and shrinks the vector to what is left. O(n^2) of small constant
-// for up to some dozens of symbols, which is what words are, and O(n log n) beyond.
+// Merges the symbols [n] in place and shrinks the vector to what is left. Words, up to some dozens
+// of symbols, cost O(n^2) with a small constant; longer pieces are merged window by window with a
+// heap, which is linear in the piece.
 void MergeSymbols(const MergeTable& merges, std::vector<int32_t>* symbols);
 
 }  // namespace longhaul

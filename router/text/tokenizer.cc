@@ -165,7 +165,12 @@ std::vector<int32_t> Tokenizer::Encode(absl::string_view text, bool add_special,
     if (stretch.empty()) return;
     if (normalize_nfc_) stretch = NormalizeNfc(stretch, &normalized);
     if (pre_tokenizer_ != nullptr) return pre_tokenizer_->Split(stretch, encode_piece);
-    const bool space_before = add_space_prefix_ && (at_start || !space_prefix_first_only_);
+    // The kind of model that gives the prefix to the first stretch only ("Metaspace" in
+    // tokenizer.json) does without it before a space.
+    const bool begins_with_space =
+        absl::StartsWith(stretch, " ") || absl::StartsWith(stretch, kSpaceMark);
+    const bool space_before =
+        add_space_prefix_ && (!space_prefix_first_only_ || (at_start && !begins_with_space));
     ForEachSpaceMarkedWord(stretch, space_before, !model_->merges_across_words(), encode_piece);
   };
 

@@ -1,4 +1,5 @@
-"""The tokenizer gives the ids of the reference libraries, on 400,000 generated strings over four real vocabularies."""
+"""The tokenizer gives the ids of the reference libraries, on 100,000 generated strings for each of four
+real vocabularies."""
 
 import os
 import pathlib
@@ -13,7 +14,7 @@ from tokenizer_strings import Strings
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 BUILD = pathlib.Path(os.environ.get("LONGHAUL_BUILD", ROOT / "build" / "release"))
 STRINGS = 100_000
-STRINGS_PARSED = 10_000
+FEWER_STRINGS = 8_000
 LONG_STRINGS = 40
 INVALID_STRINGS = 5_000
 
@@ -29,7 +30,7 @@ def byte_level(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sentence_piece(tmp_path_factory):
-    return tokenizer_vocabularies.mistral(tmp_path_factory.mktemp("mistral"))
+    return tokenizer_vocabularies.mistral_scores(tmp_path_factory.mktemp("mistral"))
 
 
 def encode(vocabulary, texts, *options):
@@ -68,7 +69,7 @@ def test_byte_level_is_token_exact(byte_level):
 
 def test_control_tokens_in_plain_text_stay_text(byte_level):
     vocabulary, reference, special_tokens = byte_level
-    texts = Strings(seed=7, special_tokens=special_tokens).make_with_specials(STRINGS_PARSED)
+    texts = Strings(seed=7, special_tokens=special_tokens).make_with_specials(FEWER_STRINGS)
     assert_same(texts, encode(vocabulary, texts, "parse"), reference_ids(reference, texts))
     reference.encode_special_tokens = True
     plain = reference_ids(reference, texts)
@@ -89,6 +90,13 @@ def test_sentence_piece_is_token_exact(sentence_piece):
     strings = Strings(seed=42, special_tokens=special_tokens[:10])
     texts = strings.make(STRINGS) + strings.make_long(LONG_STRINGS)
     assert_same(texts, encode(vocabulary, texts), reference.encode(texts))
+
+
+@pytest.mark.parametrize("first_only", [False, True])
+def test_sentence_piece_with_merges_is_token_exact(tmp_path, first_only):
+    vocabulary, reference, special_tokens = tokenizer_vocabularies.mistral_merges(tmp_path, first_only)
+    texts = Strings(seed=5, special_tokens=special_tokens).make(FEWER_STRINGS)
+    assert_same(texts, encode(vocabulary, texts, "parse"), reference_ids(reference, texts))
 
 
 def test_sentence_piece_keeps_every_invalid_byte(sentence_piece):

@@ -69,6 +69,7 @@ absl::StatusOr<TokenizerData> ReadJson(const std::string& path) {
   data.normalize_nfc = BoolOf(object, "normalize_nfc");
   data.ignore_merges = BoolOf(object, "ignore_merges");
   data.add_space_prefix = BoolOf(object, "add_space_prefix");
+  data.space_prefix_first_only = BoolOf(object, "space_prefix_first_only");
   data.add_bos = BoolOf(object, "add_bos");
   data.add_eos = BoolOf(object, "add_eos");
   data.bos_token = IdOf(object, "bos_token");

@@ -99,17 +99,40 @@ def qwen2(folder):
                          pattern=QWEN2, name="qwen2")
 
 
-def mistral(folder):
-    """SentencePiece; the reference is the `sentencepiece` library itself."""
+def mistral_pieces():
+    """(the `sentencepiece` library's model, its pieces, their kinds)."""
     model = sentencepiece.SentencePieceProcessor(
         model_file=str(package_file("mistral_common", "data/mistral_instruct_tokenizer_240323.model.v3")))
     ids = range(model.get_piece_size())
     kinds = [UNKNOWN if model.is_unknown(i) else CONTROL if model.is_control(i) else BYTE if model.is_byte(i)
              else UNUSED if model.is_unused(i) else NORMAL for i in ids]
-    pieces = [model.id_to_piece(i) for i in ids]
-    path = write(folder / "mistral.json", model="sentencepiece", tokens=pieces, kinds=kinds,
-                 scores=[model.get_score(i) for i in ids], unknown_token=model.unk_id(), add_space_prefix=True)
+    return model, [model.id_to_piece(i) for i in ids], kinds
+
+
+def mistral_scores(folder):
+    """As GGUF has it, with scores; the reference is the `sentencepiece` library itself."""
+    model, pieces, kinds = mistral_pieces()
+    path = write(folder / "mistral_scores.json", model="sentencepiece", tokens=pieces, kinds=kinds,
+                 scores=[model.get_score(i) for i in range(len(pieces))], unknown_token=model.unk_id(), add_space_prefix=True)
     return path, model, [piece for piece, kind in zip(pieces, kinds) if kind == CONTROL]
+
+
+def mistral_merges(folder, first_only):
+    """As tokenizer.json has it, with merges, in both ways to put a space before the text."""
+    _, pieces, kinds = mistral_pieces()
+    vocabulary = {piece: i for i, piece in enumerate(pieces)}
+    merges = merges_of_ranks({piece: i for piece, i in vocabulary.items() if kinds[i] == NORMAL})
+    path = write(folder / "mistral_merges.json", model="sentencepiece", tokens=pieces, kinds=kinds, merges=merges,
+                 unknown_token=kinds.index(UNKNOWN), add_space_prefix=True, space_prefix_first_only=first_only)
+    tokenizer = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=merges, unk_token=pieces[kinds.index(UNKNOWN)],
+                                                fuse_unk=True, byte_fallback=True))
+    if first_only:
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    else:
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    special_tokens = [piece for piece, kind in zip(pieces, kinds) if kind == CONTROL]
+    tokenizer.add_special_tokens([tokenizers.AddedToken(token, special=True, normalized=False) for token in special_tokens])
+    return path, tokenizer, special_tokens[:10]
 
 
 def write(path, **fields):
