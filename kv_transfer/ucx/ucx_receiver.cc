@@ -47,6 +47,9 @@ UcxReceiver::UcxReceiver(UcxTransport* transport, std::unique_ptr<UcxWorker> wor
           ++self->counters().foreign_dropped;
           return UCS_OK;
         }
+        if ((param->recv_attr & UCP_AM_RECV_ATTR_FIELD_REPLY_EP) != 0) {
+          self->reply_endpoint_ = param->reply_ep;
+        }
         return self->SegmentArrived(header, data, static_cast<int64_t>(bytes), IsHere(param));
       },
       this);
@@ -124,7 +127,7 @@ void UcxReceiver::Cancel(TransferTag tag) {
 // UCS_INPROGRESS keeps it.
 ucs_status_t UcxReceiver::SegmentArrived(const UcxSegmentHeader& header, void* data, int64_t bytes,
                                          bool here) {
-  if (closing_) return UCS_OK;
+  if (closing_ || !broken_.ok()) return UCS_OK;
   shared_memory_ = header.network == 0;
   const auto found = messages_.find(header.tag);
   if (found != messages_.end()) {
@@ -179,7 +182,8 @@ void UcxReceiver::DropHeld(TransferTag tag) {
 }
 
 void UcxReceiver::Drop(const Arrival& arrival) {
-  if (arrival.descriptor != nullptr) ucp_am_data_release(worker(), arrival.descriptor);
+  if (arrival.descriptor != nullptr && broken_.ok())
+    ucp_am_data_release(worker(), arrival.descriptor);
 }
 
 bool UcxReceiver::Fits(Message& message, const UcxSegmentHeader& header, int64_t bytes) {
@@ -241,7 +245,9 @@ ReceiveCursor& UcxReceiver::CursorAt(Message& message, int64_t offset_bytes) {
 }
 
 void UcxReceiver::Pump() {
-  while (!to_fetch_.empty() && fetches_.size() < kFetchesMax && StartFetch(to_fetch_.front())) {
+  if (!broken_.ok()) return Fail(broken_);
+  while (broken_.ok() && !to_fetch_.empty() && fetches_.size() < kFetchesMax &&
+         StartFetch(to_fetch_.front())) {
     to_fetch_.pop_front();
   }
   while (!to_finish_.empty()) {
@@ -300,7 +306,9 @@ void UcxReceiver::FetchEnded(Fetch* fetch, ucs_status_t status) {
   Message& message = *messages_.at(tag);
   --message.in_flight;
   if (status != UCS_OK) {
-    FailMessage(tag, message, UcxError(status, "UCX could not read from the sender"));
+    broken_ = absl::UnavailableError(
+        absl::StrCat("the sender is gone: UCX cannot read from it: ", ucs_status_string(status)));
+    FailMessage(tag, message, broken_);
   } else if (fetch->staging != nullptr) {
     TakeBytes(message, fetch->header, fetch->staging.get(), fetch->bytes);
   } else {
@@ -326,10 +334,12 @@ void UcxReceiver::QueueFinish(TransferTag tag, Message& message) {
 }
 
 UcxLink::Rest UcxReceiver::Quiesce() {
-  // Tells the sender, if it still listens, that nobody will fetch these.
-  for (const Arrival& arrival : to_fetch_) Drop(arrival);
-  for (const auto& [tag, arrivals] : held_) {
-    for (const Arrival& arrival : arrivals) Drop(arrival);
+  if (broken_.ok()) {
+    // Tells the sender, if it still listens, that nobody will fetch these.
+    for (const Arrival& arrival : to_fetch_) Drop(arrival);
+    for (const auto& [tag, arrivals] : held_) {
+      for (const Arrival& arrival : arrivals) Drop(arrival);
+    }
   }
   to_fetch_.clear();
   held_.clear();
@@ -339,10 +349,21 @@ UcxLink::Rest UcxReceiver::Quiesce() {
   // process when its worker is destroyed under one. A fetch that needs the peer makes no progress
   // without it; that one may be left.
   closing_ = true;
-  for (int round = 0; round < kQuiesceRoundsMax && !fetches_.empty(); ++round) {
+  for (int round = 0; round < kQuiesceRoundsMax && !fetches_.empty() && broken_.ok(); ++round) {
     if (ucp_worker_progress(worker()) == 0) break;
   }
-  if (shared_memory_ || !fetches_.empty()) return Rest::kDestroyNow;
+  if (shared_memory_ || !broken_.ok()) return Rest::kDestroyNow;
+  if (!fetches_.empty()) {
+    if (reply_endpoint_ == nullptr) return Rest::kDestroyNow;
+    ucp_request_param_t params{};
+    params.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS;
+    params.flags = UCP_EP_CLOSE_FLAG_FORCE;
+    worker_->pending = ucp_ep_close_nbx(reply_endpoint_, &params);
+    for (int round = 0; round < kQuiesceRoundsMax && !fetches_.empty(); ++round) {
+      ucp_worker_progress(worker());
+    }
+    if (!fetches_.empty()) return Rest::kDestroyNow;
+  }
   // The worker goes on without us.
   for (const auto id : {kSegmentMessage, kAbandonMessage, kPathMessage}) {
     SetHandler(
@@ -352,8 +373,10 @@ UcxLink::Rest UcxReceiver::Quiesce() {
         },
         nullptr);
   }
-  ucp_request_param_t params{};
-  worker_->pending = ucp_worker_flush_nbx(worker(), &params);
+  if (worker_->pending == nullptr) {
+    ucp_request_param_t params{};
+    worker_->pending = ucp_worker_flush_nbx(worker(), &params);
+  }
   return Rest::kBury;
 }
 

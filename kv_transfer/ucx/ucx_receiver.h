@@ -77,6 +77,10 @@ class UcxReceiver final : public UcxLink {
 
   std::string path_ = "ucx";
   bool closing_ = false;
+  ucp_ep_h reply_endpoint_ = nullptr;  // to a sender on the network, once it is known
+  // A fetch has failed: UCX has freed its endpoint to the sender, so no descriptor may be touched
+  // any more.
+  absl::Status broken_;
   bool shared_memory_ = false;  // the sender has said so
   UcxStaging staging_;
   absl::flat_hash_map<TransferTag, std::unique_ptr<Message>> messages_;

@@ -171,6 +171,11 @@ void UcxSender::Post(UcxMessageId id, std::unique_ptr<Segment> owned, const void
     ended->sender->SegmentEnded(ended, status);
   };
   params.user_data = segment;
+  if (network_) {
+    // Lets the receiver close its endpoint to us when it must end without us.
+    params.op_attr_mask |= UCP_OP_ATTR_FIELD_FLAGS;
+    params.flags = UCP_AM_SEND_FLAG_REPLY;
+  }
   const ucs_status_ptr_t request = ucp_am_send_nbx(endpoint_, id, &segment->header,
                                                    sizeof(segment->header), data, bytes, &params);
   if (request == nullptr) {

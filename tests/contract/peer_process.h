@@ -1,0 +1,44 @@
+// PeerProcess: the other end of a UCX link in a process of its own (this binary, run again with
+// --peer), which tests stop, continue and kill.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <string>
+
+#include "kv_transfer/ucx/ucx_transport.h"
+
+namespace longhaul {
+
+class PeerProcess {
+ public:
+  explicit PeerProcess(const UcxOptions& options);
+  ~PeerProcess();  // kills it
+  PeerProcess(const PeerProcess&) = delete;
+  PeerProcess& operator=(const PeerProcess&) = delete;
+
+  std::string Accept();                      // the address of a new receiving link
+  void Connect(const std::string& address);  // makes its sending link
+  // Starts `count` operations, tags from `first`, each of `bytes`; each byte sent is its tag.
+  void Send(int first, int count, int64_t bytes);
+  void Receive(int first, int count, int64_t bytes);
+  // Returns when so many operations in all have ended.
+  void AwaitEnded(int count);
+  void Ping();
+
+  void Stop();
+  void Continue();
+  void Kill();
+
+ private:
+  std::string Ask(const std::string& command);
+
+  pid_t pid_ = -1;
+  int control_fd_ = -1;
+};
+
+// The main function of the peer.
+int RunPeer(int argc, char** argv);
+
+}  // namespace longhaul

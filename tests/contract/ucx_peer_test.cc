@@ -1,0 +1,229 @@
+// UCX links between real processes, when the other one is killed or stopped: Close on our side
+// always ends every operation once, and nothing is written after that, whatever the peer does
+// later.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
+#include "common/runtime/thread_loop.h"
+#include "tests/contract/peer_process.h"
+
+namespace longhaul {
+namespace {
+
+constexpr std::byte kPoison{0xA5};
+constexpr int kMessages = 32;
+constexpr int64_t kMessageBytes = 4 << 20;
+
+struct Mode {
+  const char* name;
+  UcxOptions options;
+};
+
+class UcxPeerTest : public testing::TestWithParam<Mode> {
+ protected:
+  UcxPeerTest() {
+    auto transport = UcxTransport::Make(GetParam().options);
+    EXPECT_TRUE(transport.ok()) << transport.status();
+    transport_ = *std::move(transport);
+    loop_ = std::make_unique<ThreadLoop>(ThreadLoopOptions{.name = "self"}, transport_.get());
+    Restart();
+  }
+  ~UcxPeerTest() override {
+    OnLoop([&] { link_.reset(); });
+    CheckPoison();
+  }
+
+  void Restart() { peer_ = std::make_unique<PeerProcess>(GetParam().options); }
+
+  void OnLoop(absl::FunctionRef<void()> body) {
+    absl::Notification finished;
+    loop_->Post([&] {
+      body();
+      finished.Notify();
+    });
+    finished.WaitForNotification();
+  }
+
+  // Links, posts kMessages receives and lets the peer send; returns when some have landed.
+  void ReceiveFromPeer() {
+    ended_ = 0;
+    OnLoop([&] {
+      auto accepted = transport_->Accept();
+      ASSERT_TRUE(accepted.ok()) << accepted.status();
+      link_ = std::move(accepted->link);
+      address_ = accepted->address;
+      for (int tag = 0; tag < kMessages; ++tag) {
+        auto& buffer = buffers_.emplace_back(kMessageBytes);
+        link_->Receive(tag, {{buffer.data(), kMessageBytes}}, Poisoner(tag, buffer));
+      }
+    });
+    peer_->Connect(address_);
+    peer_->Send(0, kMessages, kMessageBytes);
+    ASSERT_TRUE(AwaitEnded(2));
+  }
+
+  // The same the other way round.
+  void SendToPeer() {
+    ended_ = 0;
+    address_ = peer_->Accept();
+    peer_->Receive(0, kMessages / 2, kMessageBytes);
+    OnLoop([&] {
+      auto link = transport_->Connect(address_);
+      ASSERT_TRUE(link.ok()) << link.status();
+      link_ = *std::move(link);
+      for (int tag = 0; tag < kMessages; ++tag) {
+        link_->Send(tag, {{source_.data(), kMessageBytes}}, [this](absl::Status) { CountEnd(); });
+      }
+    });
+    ASSERT_TRUE(AwaitEnded(2));
+  }
+
+  void CloseAndAwaitAll() {
+    OnLoop([&] { link_->Close(); });
+    EXPECT_TRUE(AwaitEnded(kMessages));
+    OnLoop([&] { link_.reset(); });
+    absl::MutexLock lock(&mutex_);
+    EXPECT_EQ(ended_, kMessages) << "done came more than once";
+  }
+
+  // When a receive ends well its bytes are looked at; then its buffer has its next owner.
+  TransferDone Poisoner(int tag, std::vector<std::byte>& buffer) {
+    return [this, tag, &buffer](absl::Status status) {
+      if (status.ok()) {
+        EXPECT_TRUE(std::all_of(buffer.begin(), buffer.end(), [tag](std::byte byte) {
+          return byte == static_cast<std::byte>(tag);
+        })) << tag;
+      }
+      std::fill(buffer.begin(), buffer.end(), kPoison);
+      CountEnd();
+    };
+  }
+
+  void CheckPoison() {
+    for (const auto& buffer : buffers_) {
+      ASSERT_TRUE(std::all_of(buffer.begin(), buffer.end(), [](std::byte byte) {
+        return byte == kPoison;
+      })) << "written after done";
+    }
+  }
+
+  void CountEnd() {
+    absl::MutexLock lock(&mutex_);
+    ++ended_;
+  }
+  bool AwaitEnded(int count) {
+    const auto enough = [&] { return ended_ >= count; };
+    absl::MutexLock lock(&mutex_);
+    return mutex_.AwaitWithTimeout(absl::Condition(&enough), absl::Seconds(30));
+  }
+
+  void ExpectANewPeerWorks() {
+    Restart();
+    ReceiveFromPeer();
+    EXPECT_TRUE(AwaitEnded(kMessages));
+    OnLoop([&] { link_.reset(); });
+  }
+
+  const std::vector<std::byte> source_ = std::vector<std::byte>(kMessageBytes, std::byte{7});
+  std::deque<std::vector<std::byte>> buffers_;
+  absl::Mutex mutex_;
+  int ended_ = 0;
+  std::string address_;
+  std::unique_ptr<UcxTransport> transport_;
+  std::unique_ptr<ThreadLoop> loop_;
+  std::unique_ptr<Link> link_;
+  std::unique_ptr<PeerProcess> peer_;
+};
+
+TEST_P(UcxPeerTest, TheSenderIsKilled) {
+  ReceiveFromPeer();
+  peer_->Kill();
+  CloseAndAwaitAll();
+  ExpectANewPeerWorks();
+}
+
+TEST_P(UcxPeerTest, TheReceiverIsKilled) {
+  SendToPeer();
+  peer_->Kill();
+  CloseAndAwaitAll();
+  OnLoop([&] {
+    const auto again = transport_->Connect(address_);
+    if (!GetParam().options.network_only) {
+      EXPECT_TRUE(absl::IsUnavailable(again.status())) << again.status();
+    }
+  });
+  ExpectANewPeerWorks();
+}
+
+TEST_P(UcxPeerTest, TheSenderIsStoppedAndGoesOnAfterClose) {
+  ReceiveFromPeer();
+  peer_->Stop();
+  CloseAndAwaitAll();
+  peer_->Continue();
+  peer_->Ping();
+  CheckPoison();
+  ExpectANewPeerWorks();
+}
+
+TEST_P(UcxPeerTest, TheReceiverIsStoppedAndGoesOnAfterClose) {
+  SendToPeer();
+  peer_->Stop();
+  CloseAndAwaitAll();
+  peer_->Continue();
+  peer_->Ping();
+  ExpectANewPeerWorks();
+}
+
+TEST_P(UcxPeerTest, StoppedForAWhileAndThenAllArrives) {
+  ReceiveFromPeer();
+  peer_->Stop();
+  peer_->Continue();
+  EXPECT_TRUE(AwaitEnded(kMessages));
+  peer_->AwaitEnded(kMessages);
+}
+
+TEST_P(UcxPeerTest, ClosedInMidTransferWhileThePeerGoesOn) {
+  for (int round = 0; round < 3; ++round) {
+    ReceiveFromPeer();
+    CloseAndAwaitAll();
+    peer_->Ping();
+    Restart();
+    SendToPeer();
+    CloseAndAwaitAll();
+    peer_->Ping();
+    Restart();
+  }
+}
+
+TEST_P(UcxPeerTest, CancelWhileTheSenderIsStoppedAndThenClose) {
+  ReceiveFromPeer();
+  peer_->Stop();
+  OnLoop([&] {
+    for (int tag = 0; tag < kMessages; ++tag) link_->Cancel(tag);
+  });
+  CloseAndAwaitAll();
+  peer_->Continue();
+  peer_->Ping();
+}
+
+INSTANTIATE_TEST_SUITE_P(Ucx, UcxPeerTest,
+                         testing::Values(Mode{"SharedMemory", {}},
+                                         Mode{"Tcp", {.transports = "tcp", .network_only = true}}),
+                         [](const testing::TestParamInfo<Mode>& info) {
+                           return std::string(info.param.name);
+                         });
+
+}  // namespace
+}  // namespace longhaul
+
+int main(int argc, char** argv) {
+  if (argc > 1 && std::string(argv[1]) == "--peer") return longhaul::RunPeer(argc, argv);
+  testing::InitGoogleTest(&argc, argv);
+  return RUN_ALL_TESTS();
+}
