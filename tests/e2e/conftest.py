@@ -24,7 +24,8 @@ def make_server(model_path):
     instances = []
 
     def make(**shape):
-        instance = cluster.start(cluster.Shape(model_path, port=0, **shape))
+        shape = {"port": 0, "served_name": model.DEFAULT.name} | shape
+        instance = cluster.start(cluster.Shape(model_path, **shape))
         instances.append(instance)
         return instance
 

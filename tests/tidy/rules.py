@@ -165,7 +165,8 @@ def check_tenants(tree):
             headless = not path.endswith(HEADERS) and f"{_unit(path)}.h" not in tree
             # A source without a header of its name belongs to the header beside it whose name is nearest.
             beside = [target for target in targets if target.rpartition("/")[0] == path.rpartition("/")[0]]
-            owner = max(beside, key=lambda name: len(os.path.commonprefix((name, path)))) if headless and beside else _unit(path)
+            nearest = max(beside, key=lambda name: (path.startswith(name), len(os.path.commonprefix((name, path)))), default="")
+            owner = nearest if headless and nearest else _unit(path)
             edges.setdefault(owner, set()).update(targets)
     tenants = {}
 

@@ -11,6 +11,9 @@ from tools.launcher.failure import Failure
 
 HOST = "127.0.0.1"
 START_SECONDS = 120
+# How long a stopping process finishes what it has accepted; less than the grace that it gets before it is killed.
+ROUTER_DRAIN = "--drain_s=5"
+WORKER_DRAIN = "--drain_ms=2000"
 READY_SECONDS = 60
 BINARIES = {
     "prefill": "longhaul_prefill",
@@ -31,6 +34,7 @@ class Shape:
     port: int = 8000  # 0: any free one
     standalone: bool = False
     detached: bool = False
+    served_name: str = ""  # what clients call the model; empty: as its file says
     router_flags: tuple = ()
     worker_flags: tuple = ()
 
@@ -112,14 +116,16 @@ def start(shape, report=lambda text: None):
         instance.save()
         return process
 
-    front_flags = [f"--http={HOST}:{shape.port}", *shape.router_flags]
+    front_flags = [f"--http={HOST}:{shape.port}", ROUTER_DRAIN, *shape.router_flags]
+    if shape.served_name:
+        front_flags.append(f"--served_model_name={shape.served_name}")
     threads = f"--threads={shape.threads_each()}"
     try:
         if shape.standalone:
             report("starting longhaul_standalone")
             front = spawn("standalone", "standalone", *front_flags, threads, *shape.worker_flags)
         else:
-            worker_flags = [f"--listen={HOST}:0", f"--http={HOST}:0", threads, *shape.worker_flags]
+            worker_flags = [f"--listen={HOST}:0", f"--http={HOST}:0", threads, WORKER_DRAIN, *shape.worker_flags]
             for role, count in (("prefill", shape.prefill), ("decode", shape.decode)):
                 for i in range(count):
                     spawn(role, f"{role}-{i}", f"--name={role}-{i}", *worker_flags)

@@ -145,7 +145,7 @@ def _summary(progress, instance):
 def _supervise(progress, instance, started):
     """Holds the foreground until Ctrl-C or a death. Stops what this command started; leaves alone what it found."""
     try:
-        progress.line(" running   Ctrl-C stops it" if started else " running   it was there before: Ctrl-C leaves it running")
+        progress.line(f" running   {'Ctrl-C stops it' if started else 'it was there before: Ctrl-C leaves it running'}")
         while True:
             time.sleep(SUPERVISE_SECONDS)
             for process in instance.dead():
@@ -162,7 +162,7 @@ def _stop(instance, progress=None):
     killed = instance.stop()
     if progress:
         names = f"; killed after {processes.STOP_GRACE_SECONDS} s: {', '.join(killed)}" if killed else ""
-        progress.line(f" stopped   {len(instance.processes)} processes{names}. The same command starts them again in seconds")
+        progress.line(f" stopped   {len(instance.processes)} processes{names}; the same command starts them again")
 
 
 def _check_port_early(port):
@@ -175,7 +175,10 @@ def up(progress, options):
     _check_port_early(options.port)
     path = _set_up(progress, options.yes, model.fetch)
     wanted = drive.expected(progress, path)
-    shape = cluster.Shape(str(path), threads=options.threads, port=options.port, detached=options.detach)
+    shape = cluster.Shape(
+        str(path), threads=options.threads, port=options.port, detached=options.detach,
+        served_name=model.served_name(path),
+    )
     instance, started = _start_or_reuse(progress, shape)
     try:
         drive.drive(progress, instance, wanted)
@@ -200,7 +203,7 @@ def serve(progress, options):
     path = _set_up(progress, options.yes, lambda screen: model.resolve(screen, options.model))
     shape = cluster.Shape(
         str(path), options.prefill or 1, options.decode or 1, options.threads, options.port, options.standalone,
-        options.detach,
+        options.detach, model.served_name(path),
     )
     instance, started = _start_or_reuse(progress, shape)
     try:

@@ -95,7 +95,10 @@ def expected(progress, model_path):
         except (OSError, ValueError):
             pass
         try:
-            standalone = cluster.start(cluster.Shape(str(model_path), port=0, standalone=True), step.update)
+            shape = cluster.Shape(
+                str(model_path), port=0, standalone=True, served_name=model.served_name(model_path)
+            )
+            standalone = cluster.start(shape, step.update)
             jobs = load.jobs(cluster.model_name(standalone))
             result = run(standalone.http, jobs, lambda n, of: step.update(f"standalone, {n}/{of} clients", n / of))
         finally:
@@ -115,14 +118,15 @@ def _require_no_faults(result, where):
 
 
 def differences(outcomes, wanted):
-    """A line for every reply that is not the standalone's."""
+    """Two lines for every reply that is not the standalone's: what came, what should have."""
     lines = []
     for name, replies in sorted(wanted.items()):
         got = outcomes.get(name)
         for i, want in enumerate(replies):
             have = got[i] if got and i < len(got) else None
             if have != want:
-                lines.append(f"{name} turn {i}: got {json.dumps(have)[:160]}\n  the standalone says {json.dumps(want)[:160]}")
+                lines.append(f"{name} turn {i}: got {json.dumps(have)[:160]}")
+                lines.append(f"  the standalone says {json.dumps(want)[:160]}")
     return lines
 
 
@@ -160,8 +164,7 @@ def table(jobs, result):
             _ms(statistics.median(gaps) if gaps else None), f"{moved / 1e6:.0f} MB", "+".join(sorted(ways)) or "-",
         ))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  ".join(f"{cell:>{width}}" if i else f"{cell:<{width}}" for i, (cell, width) in enumerate(zip(row, widths)))
-            for row in rows]
+    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
 
 
 def drive(progress, instance, wanted):
@@ -181,6 +184,9 @@ def drive(progress, instance, wanted):
         wrong = differences(result.outcomes(), wanted)
         total = sum(len(replies) for replies in wanted.values())
         if wrong:
-            raise Failure(f"{len(wrong)} of {total} replies differ from the standalone run", "\n".join(wrong[:SHOWN_FAULTS]),
-                          "this is a fault of Longhaul's: please report it with .longhaul/logs")
+            raise Failure(
+                f"{len(wrong) // 2} of {total} replies differ from the standalone run",
+                "\n".join(wrong[: 2 * SHOWN_FAULTS]),
+                "this is a fault of Longhaul's: please report it with .longhaul/logs",
+            )
         step.done(f"{total}/{total} replies equal to the standalone run", timed=False)

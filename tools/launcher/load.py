@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass
 
 VERSION = 1  # part of the key under which the standalone's replies are kept
-SHORT, CHATS, LONG_WORDS = 24, 4, (1400, 2800)
+SHORT, CHATS, LONG_WORDS = 24, 4, (700, 1400)
 SHORT_WORDS = (6, 40)
 SHORT_TOKENS, CHAT_TOKENS, LONG_TOKENS = 16, 24, 16
 CHAT_TURNS = ("What is the capital of France?", "Name one river there.", "Say that in one short sentence.")

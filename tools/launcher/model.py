@@ -47,6 +47,11 @@ DEFAULT = Packaged(
 BY_NAME = {DEFAULT.name: DEFAULT, "smollm2": DEFAULT}
 
 
+def served_name(path):
+    """What clients call the model in this file: a packaged model goes by its own short name."""
+    return next((model.name for model in BY_NAME.values() if model.path == path), "")
+
+
 def sha256_of(path, report=None):
     digest = hashlib.sha256()
     done = 0

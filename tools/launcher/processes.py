@@ -18,6 +18,7 @@ from tools.launcher.failure import Failure
 
 POLL_SECONDS = 0.02
 STOP_GRACE_SECONDS = 10
+STOP_ORDER = (("router", "standalone"), ("decode",), ("prefill",))
 LOG_TAIL_LINES = 12
 PR_SET_PDEATHSIG = 1
 
@@ -135,7 +136,7 @@ def wait_ready(processes, timeout_seconds, report=None):
 
 
 def stop(processes, grace_seconds=STOP_GRACE_SECONDS):
-    """SIGTERM in the given order, SIGKILL for those that are left after the grace. Returns the names of the killed."""
+    """SIGTERM, and SIGKILL for those that are left after the grace. Returns the names of the killed."""
     deadline = time.monotonic() + grace_seconds
     try:
         for process in processes:
@@ -187,10 +188,16 @@ class Instance:
         paths.write_atomically(self.file, json.dumps(facts, indent=1))
 
     def stop(self):
-        """The router first, so that no new work comes in; then who decodes; then who prefills."""
-        order = {"router": 0, "standalone": 0, "decode": 1, "prefill": 2}
-        killed = stop(sorted(self.processes, key=lambda process: order[process.role]))
-        self.file.unlink(missing_ok=True)
+        """Who is in front first and alone, so that running answers end well; then who decodes; then who prefills."""
+        killed = []
+        waiting = [[process for process in self.processes if process.role in roles] for roles in STOP_ORDER]
+        try:
+            while waiting:
+                killed += stop(waiting.pop(0))
+        finally:
+            for group in waiting:  # a second Ctrl-C came
+                stop(group, 0)
+            self.file.unlink(missing_ok=True)
         return killed
 
 
