@@ -116,7 +116,7 @@ void AttentionPlan::MergeDecode(int64_t row) {
     float total = 0.0f;
     for (int64_t part = first; part < first + parts; ++part) {
       const int64_t index = part * group_ + member;
-      const float keep = std::exp(score_max_[index] - max);
+      const float keep = std::exp2(score_max_[index] - max);
       total += keep * weight_[index];
       const float* sums = sums_.data() + index * dim;
       for (int d = 0; d < dim; ++d) out[d] += keep * sums[d];

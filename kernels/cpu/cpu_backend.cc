@@ -304,7 +304,7 @@ void CpuBackend::DecodeMatMul(Tensor out, Tensor x, const CpuWeight& w, bool acc
     ShareOut(pool_, static_cast<int64_t>(pieces.size()), [&](int64_t task, int worker) {
       const Piece& piece = pieces[task];
       kernels_.dot_rows(piece.rows, packed, x.rows, out.data + piece.column, out.width, accumulate,
-                        reinterpret_cast<float*>(Scratch(worker, x.width * 4)));
+                        reinterpret_cast<float*>(Scratch(worker, x.width * 4 + 256)));
     });
   }
 }

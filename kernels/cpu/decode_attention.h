@@ -12,6 +12,7 @@ template <typename V>
 struct DecodeAttentionKernel {
   using R = typename V::Register;
   static constexpr int kLanes = V::kLanes;
+  static constexpr float kLog2E = 1.44269504f;
   static constexpr int kHeadsAtOnce = 4;  // query heads that share a pass over the keys
 
   // HEADS heads whose queries, sums and scores follow each other.
@@ -23,27 +24,29 @@ struct DecodeAttentionKernel {
     float* sums = t.sums + head * dim;
     float* scores = t.scratch + head * kDecodeKeyTile;
 
-    for (int i = 0; i < count;) {
-      const int64_t position = t.first + i;
-      const int offset = static_cast<int>(position % t.kv.block_tokens);
-      const std::byte* slab =
-          t.kv.layer + t.kv.blocks[position / t.kv.block_tokens] * t.kv.slab_bytes;
-      const uint16_t* key =
-          reinterpret_cast<const uint16_t*>(slab + t.kv.key_bytes) + int64_t{offset} * dim;
-      const int run =
-          count - i < t.kv.block_tokens - offset ? count - i : t.kv.block_tokens - offset;
-      for (int j = 0; j < run; ++j, ++i, key += dim) {
-        R dots[kHeads];
-        for (int h = 0; h < kHeads; ++h) dots[h] = V::Zero();
+    // kLanes keys at a time; their products' lanes are summed together at the end.
+    for (int i = 0; i < count; i += kLanes) {
+      R dots[kHeads][kLanes];
+      for (int j = 0; j < kLanes; ++j) {
+        // Behind the last key the last one is read again; Softmax takes those scores out.
+        const int64_t position = t.first + (i + j < count ? i + j : count - 1);
+        const std::byte* slab =
+            t.kv.layer + t.kv.blocks[position / t.kv.block_tokens] * t.kv.slab_bytes;
+        const uint16_t* key = reinterpret_cast<const uint16_t*>(slab + t.kv.key_bytes) +
+                              position % t.kv.block_tokens * dim;
+        R sum[kHeads];
+        for (int h = 0; h < kHeads; ++h) sum[h] = V::Zero();
         for (int d = 0; d < dim; d += kLanes) {
           const R k = V::LoadBf16(key + d);
           for (int h = 0; h < kHeads; ++h) {
-            dots[h] = V::MultiplyAdd(k, V::Load(queries + h * dim + d), dots[h]);
+            sum[h] = V::MultiplyAdd(k, V::Load(queries + h * dim + d), sum[h]);
           }
         }
-        for (int h = 0; h < kHeads; ++h) {
-          scores[h * kDecodeKeyTile + i] = V::Sum(dots[h]) * t.scale;
-        }
+        for (int h = 0; h < kHeads; ++h) dots[h][j] = sum[h];
+      }
+      for (int h = 0; h < kHeads; ++h) {
+        V::Store(scores + h * kDecodeKeyTile + i,
+                 V::Multiply(V::SumEach(dots[h]), V::Set(t.scale * kLog2E)));
       }
     }
     for (int h = 0; h < kHeads; ++h) {
@@ -96,7 +99,7 @@ struct DecodeAttentionKernel {
     }
   }
 
-  // scores [kDecodeKeyTile], the first `count` set: replaced by exp(score - max).
+  // scores [kDecodeKeyTile], the first `count` set: replaced by 2^(score - max).
   static void Softmax(float* scores, int count, float* score_max, float* weight) {
     const int padded = (count + kLanes - 1) / kLanes * kLanes;
     for (int i = count; i < padded; ++i) scores[i] = -__builtin_inff();
@@ -106,7 +109,7 @@ struct DecodeAttentionKernel {
     const R shift = V::Set(max);
     R total = V::Zero();
     for (int i = 0; i < padded; i += kLanes) {
-      const R e = Elementwise<V>::Exp(V::Subtract(V::Load(scores + i), shift));
+      const R e = Elementwise<V>::Exp2(V::Subtract(V::Load(scores + i), shift));
       V::Store(scores + i, e);
       total = V::Add(total, e);
     }

@@ -27,6 +27,23 @@ struct Elementwise {
     return V::ZeroBelow(argument, -87.0f, V::ScaleByPowerOfTwo(p, n));
   }
 
+  // 2^x within 4 units in the last place, for x <= 127; exactly 0 for x <= -150 and for -inf; NaN
+  // stays NaN. The polynomial is 2^r's Taylor series for |r| <= 1/2, to degree 6.
+  static R Exp2(R argument) {
+    const R x = V::Max(V::Set(V::kPowerMin), argument);
+    const R n = V::Round(x);
+    const R r = V::Subtract(x, n);
+    R p = V::Set(1.5403530e-4f);
+    p = V::MultiplyAdd(p, r, V::Set(1.3333558e-3f));
+    p = V::MultiplyAdd(p, r, V::Set(9.6181291e-3f));
+    p = V::MultiplyAdd(p, r, V::Set(5.5504109e-2f));
+    p = V::MultiplyAdd(p, r, V::Set(2.4022651e-1f));
+    p = V::MultiplyAdd(p, r, V::Set(6.9314718e-1f));
+    p = V::MultiplyAdd(p, r, V::Set(1.0f));
+    const R power = V::ScaleByPowerOfTwo(p, n);
+    return V::kScalesToZero ? power : V::ZeroBelow(argument, V::kPowerMin, power);
+  }
+
   static void RmsNorm(float* out, const float* x, const float* weight, int64_t width,
                       float epsilon) {
     R squares = V::Zero();

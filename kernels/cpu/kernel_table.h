@@ -38,6 +38,9 @@ struct KvHead {
   int64_t value_bytes = 0;  // ... values
 };
 
+// Widths that attention takes: multiples of kHeadDimStep up to kHeadDimMax.
+inline constexpr int kHeadDimStep = 16;
+inline constexpr int kHeadDimMax = 512;
 // Keys a step of online softmax takes together, at absolute multiples.
 inline constexpr int kPrefillKeyTile = 64;
 // Keys that one decode task attends to, at absolute multiples.
@@ -46,7 +49,8 @@ inline constexpr int kDecodeKeyTile = 256;
 inline constexpr int kPrefillQueryTile = 64;
 
 // Query heads of one kv head over a part of its keys: q and sums [group][head_dim].
-// Before they are merged, `sums` and `weight` are relative to exp(`score_max`) of each head.
+// Scores are in units of log2; before they are merged, `sums` and `weight` are relative to
+// 2^`score_max` of each head.
 struct DecodeAttention {
   KvHead kv;
   const float* queries = nullptr;  // [group][head_dim]
@@ -54,8 +58,8 @@ struct DecodeAttention {
   int64_t first = 0;  // keys [first, end), end - first <= kDecodeKeyTile
   int64_t end = 0;
   float scale = 0;
-  float* sums = nullptr;       // [group][head_dim] sum of exp(score - score_max) * value
-  float* weight = nullptr;     // [group] sum of exp(score - score_max)
+  float* sums = nullptr;       // [group][head_dim] sum of 2^(score - score_max) * value
+  float* weight = nullptr;     // [group] sum of 2^(score - score_max)
   float* score_max = nullptr;  // [group]
   float* scratch = nullptr;    // [group][kDecodeKeyTile]
 };
@@ -95,7 +99,7 @@ struct CpuKernels {
   int64_t (*packed_row_bytes)(DType dtype, int64_t n);  // a multiple of 64
   void (*pack_row)(DType dtype, const float* x, int64_t n, std::byte* packed);
   // out[r * out_stride + w] = packed row r . weight row w, for w in [first, end); += with
-  // `accumulate`. scratch [cols].
+  // `accumulate`. scratch [cols + 64].
   void (*dot_rows)(const WeightRows& weights, const std::byte* packed, int64_t rows, float* out,
                    int64_t out_stride, bool accumulate, float* scratch);
 

@@ -2,6 +2,7 @@
 #include "kernels/cpu/bf16_product.h"
 #include "kernels/cpu/decode_attention.h"
 #include "kernels/cpu/elementwise.h"
+#include "kernels/cpu/fixed_point_dot.h"
 #include "kernels/cpu/float_dot.h"
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/prefill_attention.h"
@@ -14,6 +15,9 @@ const CpuKernels& Avx512Bf16Kernels() {
   static const CpuKernels kKernels = [] {
     CpuKernels kernels = Avx512Kernels();
     kernels.isa = CpuIsa::kAvx512Bf16;
+    kernels.packed_row_bytes = MixedDot::PackedRowBytes;
+    kernels.pack_row = MixedDot::PackRow;
+    kernels.dot_rows = MixedDot::DotRows;
     kernels.prefill_scratch_bytes = Prefill::ScratchBytes;
     kernels.prefill_attention = Prefill::Run;
     return kernels;

@@ -13,6 +13,8 @@
 
 namespace longhaul {
 
+inline constexpr int kKeysAtOnce = 16;  // keys that are packed together
+
 // float32 operands: a unit is one element.
 template <typename V>
 struct FloatProduct {
@@ -29,16 +31,19 @@ struct FloatProduct {
   static void PackFloats(const float* x, int n, uint32_t* units) {
     __builtin_memcpy(units, x, n * sizeof(float));
   }
-  // units [dim][kPrefillKeyTile], column `key` = the key's elements.
-  static void PackKey(const uint16_t* key_row, int dim, int key, uint32_t* units) {
-    for (int d = 0; d < dim; ++d) {
-      units[d * kPrefillKeyTile + key] = static_cast<uint32_t>(key_row[d]) << 16;
+  static void PackLanes(R x, uint32_t* units) { V::Store(reinterpret_cast<float*>(units), x); }
+  // units [dim][kPrefillKeyTile]: column `first` + i = the elements of keys[i].
+  static void PackKeys(const uint16_t* const* keys, int dim, int first, uint32_t* units) {
+    for (int i = 0; i < kKeysAtOnce; ++i) {
+      for (int d = 0; d < dim; ++d) {
+        units[d * kPrefillKeyTile + first + i] = static_cast<uint32_t>(keys[i][d]) << 16;
+      }
     }
   }
-  // units [keys][dim]; `next` is the value after `value`, used when kElements is 2.
-  static void PackValues(const uint16_t* value, const uint16_t* next, int dim, uint32_t* units) {
+  // units [dim] = the kElements values at `values`.
+  static void PackValues(const uint16_t* const* values, int dim, uint32_t* units) {
     for (int d = 0; d < dim; d += V::kLanes) {
-      V::Store(reinterpret_cast<float*>(units) + d, V::LoadBf16(value + d));
+      V::Store(reinterpret_cast<float*>(units) + d, V::LoadBf16(values[0] + d));
     }
   }
 };
@@ -49,6 +54,7 @@ struct PrefillAttentionKernel {
   using R = typename V::Register;
   static constexpr int kLanes = V::kLanes;
   static constexpr int kTile = kPrefillKeyTile;
+  static constexpr float kLog2E = 1.44269504f;
 
   // Where the parts of a task's scratch begin.
   struct Scratch {
@@ -58,14 +64,14 @@ struct PrefillAttentionKernel {
     uint32_t* weights;  // [kRows][kTile / kElements]
     float* scores;      // [kRows][kTile]
     float* sums;        // [rows][dim]
-    float* score_max;   // [rows]
-    float* weight;      // [rows]
+    float* score_max;   // [rows], in units of log2
+    float* totals;      // [rows][kLanes]: each lane's part of the row's sum of weights
   };
 
   static int64_t ScratchBytes(int group, int dim) {
     const int64_t rows = int64_t{kPrefillQueryTile} * group;
     return 4 * (rows * dim + 2 * int64_t{kTile} * dim + 2 * P::kRows * kTile + rows * dim +
-                2 * rows) +
+                rows * (1 + kLanes)) +
            64;
   }
 
@@ -80,7 +86,7 @@ struct PrefillAttentionKernel {
     s.scores = reinterpret_cast<float*>(s.weights + P::kRows * kTile);
     s.sums = s.scores + P::kRows * kTile;
     s.score_max = s.sums + rows * dim;
-    s.weight = s.score_max + rows;
+    s.totals = s.score_max + rows;
     return s;
   }
 
@@ -120,26 +126,22 @@ struct PrefillAttentionKernel {
 
   static void PackTile(const PrefillAttention& t, int64_t first, int count, const Scratch& s) {
     const int dim = t.kv.head_dim;
-    static constexpr uint16_t kZeros[1024] = {};
-    const uint16_t* previous = nullptr;
+    static constexpr uint16_t kZeros[kHeadDimMax] = {};
+    const uint16_t* keys[kTile];
+    const uint16_t* values[kTile];
     for (int i = 0; i < kTile; ++i) {
-      const uint16_t* key = kZeros;
-      const uint16_t* value = kZeros;
-      if (i < count) {
-        const int64_t position = first + i;
-        const int64_t offset = position % t.kv.block_tokens * dim;
-        const std::byte* slab =
-            t.kv.layer + t.kv.blocks[position / t.kv.block_tokens] * t.kv.slab_bytes;
-        key = reinterpret_cast<const uint16_t*>(slab + t.kv.key_bytes) + offset;
-        value = reinterpret_cast<const uint16_t*>(slab + t.kv.value_bytes) + offset;
-      }
-      P::PackKey(key, dim, i, s.keys);
-      if constexpr (P::kElements == 1) {
-        P::PackValues(value, nullptr, dim, s.values + i * dim);
-      } else if (i % 2 == 1) {
-        P::PackValues(previous, value, dim, s.values + i / 2 * dim);
-      }
-      previous = value;
+      keys[i] = values[i] = kZeros;
+      if (i >= count) continue;
+      const int64_t position = first + i;
+      const int64_t offset = position % t.kv.block_tokens * dim;
+      const std::byte* slab =
+          t.kv.layer + t.kv.blocks[position / t.kv.block_tokens] * t.kv.slab_bytes;
+      keys[i] = reinterpret_cast<const uint16_t*>(slab + t.kv.key_bytes) + offset;
+      values[i] = reinterpret_cast<const uint16_t*>(slab + t.kv.value_bytes) + offset;
+    }
+    for (int i = 0; i < kTile; i += kKeysAtOnce) P::PackKeys(keys + i, dim, i, s.keys);
+    for (int i = 0; i < kTile; i += P::kElements) {
+      P::PackValues(values + i, dim, s.values + i / P::kElements * dim);
     }
   }
 
@@ -152,33 +154,46 @@ struct PrefillAttentionKernel {
     float keep[kRows];
     for (int r = 0; r < kRows; ++r) {
       float* scores = s.scores + r * kTile;
-      const int64_t position = t.position + (row + r) / t.group;
-      for (int64_t i = position + 1 - first; i < kTile; ++i) {
-        if (i >= 0) scores[i] = -__builtin_inff();
-      }
-      R largest = V::Load(scores);
-      for (int i = kLanes; i < kTile; i += kLanes) largest = V::Max(V::Load(scores + i), largest);
-      const float old_max = s.score_max[row + r];
-      const float tile_max = V::Largest(largest) * t.scale;
-      const float max = tile_max > old_max ? tile_max : old_max;
-      const R scale = V::Set(t.scale);
-      const R shift = V::Set(max);
-      R total = V::Zero();
-      for (int i = 0; i < kTile; i += kLanes) {
-        const R e =
-            Elementwise<V>::Exp(V::Subtract(V::Multiply(V::Load(scores + i), scale), shift));
-        V::Store(scores + i, e);
-        total = V::Add(total, e);
-      }
-      P::PackFloats(scores, kTile, s.weights + r * (kTile / P::kElements));
-      float kept[kLanes];
-      V::Store(kept, Elementwise<V>::Exp(V::Set(old_max - max)));
-      keep[r] = kept[0];
-      s.weight[row + r] = s.weight[row + r] * keep[r] + V::Sum(total);
-      s.score_max[row + r] = max;
+      const int64_t seen = t.position + (row + r) / t.group + 1 - first;
+      for (int64_t i = seen < 0 ? 0 : seen; i < kTile; ++i) scores[i] = -__builtin_inff();
+      keep[r] = Weigh(scores, t.scale * kLog2E, s.score_max + row + r,
+                      s.totals + int64_t{row + r} * kLanes, s.weights + r * (kTile / P::kElements));
     }
     AllColumns<kRows>(s.weights, kTile / P::kElements, s.values, dim, s.sums + int64_t{row} * dim,
                       keep);
+  }
+
+  // weights = 2^(scores * scale - *score_max), added to the row's totals. The maximum only follows
+  // when a score passes it by kSlack, so that most tiles need no look across lanes and no new
+  // scale; float32 has the range. Returns what the row's earlier sums are to be multiplied by.
+  static float Weigh(const float* scores, float scale, float* score_max, float* totals,
+                     uint32_t* weights) {
+    constexpr float kSlack = 8.0f;
+    const R scales = V::Set(scale);
+    R scaled[kTile / kLanes];
+    for (int i = 0; i < kTile / kLanes; ++i) {
+      scaled[i] = V::Multiply(V::Load(scores + i * kLanes), scales);
+    }
+    R largest = scaled[0];
+    for (int i = 1; i < kTile / kLanes; ++i) largest = V::Max(scaled[i], largest);
+    float keep = 1.0f;
+    R total = V::Load(totals);
+    if (V::AnyAbove(largest, *score_max + kSlack)) {
+      const float max = V::Largest(largest);
+      float kept[kLanes];
+      V::Store(kept, Elementwise<V>::Exp2(V::Set(*score_max - max)));
+      keep = kept[0];
+      *score_max = max;
+      total = V::Multiply(total, V::Set(keep));
+    }
+    const R shift = V::Set(*score_max);
+    for (int i = 0; i < kTile / kLanes; ++i) {
+      const R e = Elementwise<V>::Exp2(V::Subtract(scaled[i], shift));
+      P::PackLanes(e, weights + i * (kLanes / P::kElements));
+      total = V::Add(total, e);
+    }
+    V::Store(totals, total);
+    return keep;
   }
 
   static void Run(const PrefillAttention& t) {
@@ -190,7 +205,7 @@ struct PrefillAttentionKernel {
       const float* query = t.queries + r / t.group * t.query_stride + r % t.group * dim;
       P::PackFloats(query, dim, s.queries + int64_t{r} * units);
       s.score_max[r] = -1e30f;  // finite, so that no difference of infinities is taken
-      s.weight[r] = 0.0f;
+      V::Store(s.totals + int64_t{r} * kLanes, V::Zero());
     }
     for (int64_t i = 0; i < int64_t{rows} * dim; ++i) s.sums[i] = 0.0f;
 
@@ -204,7 +219,7 @@ struct PrefillAttentionKernel {
     }
     for (int r = 0; r < rows; ++r) {
       float* out = t.out + r / t.group * t.out_stride + r % t.group * dim;
-      const R inverse = V::Set(1.0f / s.weight[r]);
+      const R inverse = V::Set(1.0f / V::Sum(V::Load(s.totals + int64_t{r} * kLanes)));
       for (int d = 0; d < dim; d += kLanes) {
         V::Store(out + d, V::Multiply(V::Load(s.sums + int64_t{r} * dim + d), inverse));
       }

@@ -11,6 +11,9 @@ namespace longhaul {
 struct VectorAvx2 {
   using Register = __m256;
   static constexpr int kLanes = 8;
+  // Below this power ScaleByPowerOfTwo does not reach; kScalesToZero: it gives 0 there instead.
+  static constexpr float kPowerMin = -126.0f;
+  static constexpr bool kScalesToZero = false;
 
   static Register Zero() { return _mm256_setzero_ps(); }
   static Register Set(float x) { return _mm256_set1_ps(x); }
@@ -29,7 +32,7 @@ struct VectorAvx2 {
   static Register Round(Register x) {
     return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   }
-  // x * 2^n for whole n in [-126, 127].
+  // x * 2^n for whole n in [kPowerMin, 127].
   static Register ScaleByPowerOfTwo(Register x, Register n) {
     const __m256i bits =
         _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
@@ -39,10 +42,21 @@ struct VectorAvx2 {
   static Register ZeroBelow(Register x, float limit, Register value) {
     return _mm256_and_ps(value, _mm256_cmp_ps(x, _mm256_set1_ps(limit), _CMP_NLT_UQ));
   }
+  static bool AnyAbove(Register x, float limit) {
+    return _mm256_movemask_ps(_mm256_cmp_ps(x, _mm256_set1_ps(limit), _CMP_GT_OQ)) != 0;
+  }
   static float Sum(Register x) {
     __m128 y = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
     y = _mm_add_ps(y, _mm_movehl_ps(y, y));
     return _mm_cvtss_f32(_mm_add_ss(y, _mm_movehdup_ps(y)));
+  }
+  // Lane i is the sum of rows[i]'s lanes.
+  static Register SumEach(const Register rows[kLanes]) {
+    const Register a =
+        _mm256_hadd_ps(_mm256_hadd_ps(rows[0], rows[1]), _mm256_hadd_ps(rows[2], rows[3]));
+    const Register b =
+        _mm256_hadd_ps(_mm256_hadd_ps(rows[4], rows[5]), _mm256_hadd_ps(rows[6], rows[7]));
+    return _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
   }
   static float Largest(Register x) {
     __m128 y = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));

@@ -11,6 +11,8 @@ namespace longhaul {
 struct VectorAvx512 {
   using Register = __m512;
   static constexpr int kLanes = 16;
+  static constexpr float kPowerMin = -200.0f;
+  static constexpr bool kScalesToZero = true;
 
   static Register Zero() { return _mm512_setzero_ps(); }
   static Register Set(float x) { return _mm512_set1_ps(x); }
@@ -30,7 +32,26 @@ struct VectorAvx512 {
   static Register ZeroBelow(Register x, float limit, Register value) {
     return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, _mm512_set1_ps(limit), _CMP_NLT_UQ), value);
   }
+  static bool AnyAbove(Register x, float limit) {
+    return _mm512_cmp_ps_mask(x, _mm512_set1_ps(limit), _CMP_GT_OQ) != 0;
+  }
   static float Sum(Register x) { return _mm512_reduce_add_ps(x); }
+  static Register SumEach(const Register rows[kLanes]) {
+    Register quads[4];  // of four rows each: every 128-bit lane's sums, one row after the other
+    for (int i = 0; i < 4; ++i) {
+      const Register* r = rows + 4 * i;
+      const __m512d ab = _mm512_castps_pd(
+          _mm512_add_ps(_mm512_unpacklo_ps(r[0], r[1]), _mm512_unpackhi_ps(r[0], r[1])));
+      const __m512d cd = _mm512_castps_pd(
+          _mm512_add_ps(_mm512_unpacklo_ps(r[2], r[3]), _mm512_unpackhi_ps(r[2], r[3])));
+      quads[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd)),
+                               _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd)));
+    }
+    const auto add_lanes = [](Register a, Register b) {
+      return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+    };
+    return add_lanes(add_lanes(quads[0], quads[1]), add_lanes(quads[2], quads[3]));
+  }
   static float Largest(Register x) { return _mm512_reduce_max_ps(x); }
   static Register LoadBf16(const uint16_t* p) {
     const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <ctime>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -31,6 +32,13 @@ namespace {
 
 double Seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// CPU time of all threads: what a busy machine shows more steadily than the clock.
+double CpuSeconds() {
+  timespec now;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + now.tv_nsec * 1e-9;
 }
 
 double Median(std::vector<double> values) {
@@ -133,14 +141,23 @@ absl::Status Main() {
   for (size_t i = 0; i < prompts.size(); ++i) {
     std::vector<double> prefill;
     std::vector<double> decode;
+    double prefill_cpu_s = 0;
+    double decode_cpu_s = 0;
     for (int repeat = 0; repeat < repeats; ++repeat) {
+      const double start = CpuSeconds();
       prefill.push_back(prompts[i] / bench.Prefill(prompts[i]));
+      const double between = CpuSeconds();
       decode.push_back(double{1} * decode_tokens * sequences /
                        bench.Decode(prompts[i], decode_tokens, sequences));
+      prefill_cpu_s += between - start;
+      decode_cpu_s += CpuSeconds() - between;
     }
-    std::printf("%s{\"prompt\": %lld, \"prefill_tps\": %.1f, \"decode_tps\": %.1f}",
-                i == 0 ? "" : ", ", static_cast<long long>(prompts[i]), Median(prefill),
-                Median(decode));
+    std::printf(
+        "%s{\"prompt\": %lld, \"prefill_tps\": %.1f, \"decode_tps\": %.1f, "
+        "\"prefill_tokens_per_cpu_s\": %.1f, \"decode_tokens_per_cpu_s\": %.1f}",
+        i == 0 ? "" : ", ", static_cast<long long>(prompts[i]), Median(prefill), Median(decode),
+        repeats * prompts[i] / prefill_cpu_s,
+        double{1} * repeats * decode_tokens * sequences / decode_cpu_s);
   }
   std::printf("]}\n");
   return absl::OkStatus();
