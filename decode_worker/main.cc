@@ -43,7 +43,7 @@ ABSL_FLAG(int64_t, chunk_tokens, 512, "tokens of the transfer unit; a multiple o
 ABSL_FLAG(int, window_chunks, 4, "transfer units granted ahead of what has arrived");
 ABSL_FLAG(std::string, ucx_transports, longhaul::UcxOptions().transports,
           "what UCX may use, as in UCX_TLS");
-ABSL_FLAG(int64_t, drain_ms, 10'000, "how long a stopping worker finishes what it has accepted");
+ABSL_FLAG(double, drain_s, 10, "how long a stopping worker finishes what it has accepted");
 ABSL_FLAG(std::string, ready_file, "", "written once the worker listens");
 
 namespace longhaul {
@@ -124,10 +124,10 @@ absl::Status Main() {
     if (served.ok()) {
       LogInfo("listening", {{"grpc", (*service)->address()}, {"http", admin.address()}});
       WaitForStopSignal();
-      LogInfo("stopping", {{"drain_ms", absl::GetFlag(FLAGS_drain_ms)}});
+      LogInfo("stopping", {{"drain_s", absl::GetFlag(FLAGS_drain_s)}});
       admin.SetDraining();
       RunAndWait(loop, [&] { worker->Drain(); });
-      (*service)->Stop(absl::GetFlag(FLAGS_drain_ms) * 1000);
+      (*service)->Stop(static_cast<int64_t>(absl::GetFlag(FLAGS_drain_s) * 1e6));
     }
     service->reset();
     admin.Stop();

@@ -37,7 +37,7 @@ ABSL_FLAG(std::vector<std::string>, cores, {},
 ABSL_FLAG(int64_t, kv_bytes, 0,
           "memory for KV blocks, for each of prefill and decode; 0 chooses by the model's context");
 ABSL_FLAG(int, block_tokens, 16, "tokens in a KV block");
-ABSL_FLAG(int64_t, drain_ms, 10'000, "how long a stopping process finishes what it has accepted");
+ABSL_FLAG(double, drain_s, 10, "how long a stopping process finishes what it has accepted");
 ABSL_FLAG(std::string, ready_file, "", "written once the process listens");
 
 namespace longhaul {
@@ -163,9 +163,9 @@ absl::Status Serve(RouterOptions router_options, Stack& prefill_stack, Stack& de
       if (status.ok()) {
         LogInfo("listening", {{"http", (*app)->http_address()}});
         WaitForStopSignal();
-        LogInfo("stopping", {{"drain_ms", absl::GetFlag(FLAGS_drain_ms)}});
+        LogInfo("stopping", {{"drain_s", absl::GetFlag(FLAGS_drain_s)}});
       }
-      (*app)->Shutdown(absl::GetFlag(FLAGS_drain_ms) * 1000);
+      (*app)->Shutdown(static_cast<int64_t>(absl::GetFlag(FLAGS_drain_s) * 1e6));
     }
   }
   RunAndWait(loop, [&] {

@@ -13,7 +13,7 @@ HOST = "127.0.0.1"
 START_SECONDS = 120
 # How long a stopping process finishes what it has accepted; less than the grace that it gets before it is killed.
 ROUTER_DRAIN = "--drain_s=5"
-WORKER_DRAIN = "--drain_ms=2000"
+WORKER_DRAIN = "--drain_s=2"
 READY_SECONDS = 60
 BINARIES = {
     "prefill": "longhaul_prefill",
