@@ -55,7 +55,11 @@ class ServerStream : public Reactor,
     }
     Pump();
   }
-  void OnCancel() override { DropCall(); }
+  // gRPC keeps the call, and its server's shutdown waits, until somebody finishes it.
+  void OnCancel() override {
+    DropCall();
+    End(absl::CancelledError("the client went away"));
+  }
   void OnDone() override {
     DropCall();
     const auto last_share = std::move(self_);
