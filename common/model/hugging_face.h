@@ -29,6 +29,6 @@ absl::StatusOr<TokenizerData> TokenizerFromHuggingFace(const std::string& folder
 
 // Bounds of the files that are read whole.
 inline constexpr int64_t kConfigBytesMax = int64_t{16} << 20;
-inline constexpr int64_t kTokenizerBytesMax = int64_t{256} << 20;
+inline constexpr int64_t kTokenizerBytesMax = int64_t{64} << 20;
 
 }  // namespace longhaul

@@ -11,8 +11,9 @@ prompts.json: a list of prompts, each a list of token ids or {"name": ..., "toke
 out.json: a list of {"name", "prompt_tokens", "tokens", "gaps", "runners_up", "finish", "prefill_s",
 "decode_s"}.
 
-SmolLM2-135M on two cores: loading takes 4 s, a prompt of 2K tokens 6 s, one of 7K about 40 s, a
-generated token 30 ms. BLAS threads that wait for a busy core make it much slower: beside other work
+SmolLM2-135M: loading takes 4 s, a prompt of 2K tokens 6 s on two cores and 9 s on one, a prompt of 7K
+tokens 63 s on one, a generated token 30 ms (100 ms behind 7K tokens).
+BLAS threads that wait for a busy core make it much slower: beside other work
 set OPENBLAS_NUM_THREADS=1.
 """
 
