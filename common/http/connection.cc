@@ -133,7 +133,15 @@ void Connection::OnBytes(absl::string_view bytes) {
     const bool was_idle = parser_.idle();
     const bool was_head = parser_.state() == RequestParser::State::kHead;
     bytes.remove_prefix(parser_.Feed(bytes));
-    switch (parser_.state()) {
+    const RequestParser::State state = parser_.state();
+    if (!HoldBody(state == RequestParser::State::kBody ? parser_.body_bytes() : 0)) {
+      Refuse(
+          {503, "too_many_bodies",
+           absl::StrCat("Requests that are still arriving exceed ",
+                        server_->options.bodies_bytes_max, " bytes in all. Retry in a moment.")});
+      return;
+    }
+    switch (state) {
       case RequestParser::State::kHead:
         if (was_idle && !parser_.idle()) SetDeadline(server_->options.header_timeout_us);
         break;
@@ -175,6 +183,13 @@ void Connection::OnReadEnd(bool reset) {
       Close(/*reset=*/false);
       break;
   }
+}
+
+bool Connection::HoldBody(int64_t bytes) {
+  const int64_t more = bytes - body_held_;
+  body_held_ = bytes;
+  const int64_t all = server_->body_bytes += more;
+  return more <= 0 || all <= server_->options.bodies_bytes_max;
 }
 
 // ---- exchanges ----
@@ -335,6 +350,8 @@ void Connection::Linger() {
   }
   state_ = State::kLingering;
   inbox_.clear();
+  parser_ = RequestParser(server_->options.limits);
+  HoldBody(0);
   error_code ignored;
   socket_.shutdown(asio::ip::tcp::socket::shutdown_send, ignored);
   SetDeadline(edge_->draining ? std::min(kDrainLingerUs, server_->options.linger_us)
@@ -347,6 +364,7 @@ void Connection::Close(bool reset) {
   state_ = State::kClosed;
   if (flow_ != nullptr) flow_->open = false;
   gone_ = nullptr;
+  HoldBody(0);
   error_code ignored;
   // A reset frees the kernel's send buffer at once; a close would keep it for a dead reader.
   if (reset) socket_.set_option(asio::socket_base::linger(true, 0), ignored);

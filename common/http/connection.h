@@ -69,6 +69,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void OnFlushed();
   void OnDeadline();
   void BeginExchange();
+  // Tells the server how much of an unfinished body is held here; false when that is too much.
+  bool HoldBody(int64_t bytes);
   void NextRequest();
   void Refuse(const HttpRefusal& refusal);
   void Linger();
@@ -87,6 +89,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   State state_ = State::kReading;
   RequestParser parser_;
+  int64_t body_held_ = 0;           // of parser_, as counted in the server's body_bytes
   std::string inbox_;               // pipelined bytes; empty in kReading
   boost::asio::steady_timer wake_;  // never expires: cancelled when the inbox has room again
   bool read_ended_ = false;

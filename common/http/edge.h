@@ -25,6 +25,7 @@ struct ServerState {
   HttpServerOptions options;
   HttpHandler* handler = nullptr;
 
+  std::atomic<int64_t> body_bytes{0};  // of requests still arriving
   std::atomic<int64_t> connections{0};
   std::atomic<int64_t> connections_total{0};
   std::atomic<int64_t> connections_refused_total{0};

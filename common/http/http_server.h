@@ -25,6 +25,7 @@ struct HttpServerOptions {
   RequestLimits limits;               // of one request
   int64_t connections_max = 4096;     // above it a connection is answered 503 and closed
   int64_t pipelined_bytes_max = 64 << 10;    // read ahead of the answer to the request before
+  int64_t bodies_bytes_max = 1 << 30;        // of all requests still arriving; above it answer 503
   int64_t stream_queue_bytes_max = 1 << 20;  // of one stream, unread by the client; above it drop
   int64_t socket_send_bytes =
       256 << 10;                         // the kernel\'s queue of one connection, not counted above

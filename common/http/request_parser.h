@@ -56,6 +56,9 @@ class RequestParser {
   // "" until the request line has been read; also useful for a refused request.
   const std::string& method() const { return request_.method; }
 
+  // Of the body, received so far.
+  int64_t body_bytes() const { return static_cast<int64_t>(request_.body.size()); }
+
   // In kDone: hands the request over (request_id and peer unset) and starts on the next.
   HttpRequest TakeRequest();
 

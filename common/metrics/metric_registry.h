@@ -2,8 +2,8 @@
 // whose headers no user of this room includes.
 //
 // Names start with longhaul_, units are seconds and bytes, counters end in _total (checked when a
-// metric is added). The structs beside this file (router_metrics.h, worker_metrics.h,
-// http_metrics.h) hold every name, help text, label and bucket of the house.
+// metric is added). Names, help texts, labels and buckets stand in one place each: WorkerMetrics
+// and PublishHttp beside this file, RouterMetrics in router/metrics.
 //
 // Handles may be used from any thread. They are pointers into the registry, which must outlive
 // them. Metrics are added before the threads start that use them.

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <string>
 #include <utility>
@@ -78,6 +79,44 @@ TEST(HttpLimitsTest, AnOversizedBodyGetsItsAnswer) {
   const RawResponse response = client.ReadResponse();
   EXPECT_EQ(response.status, 413);
   EXPECT_THAT(response.body, HasSubstr("limit of 1000 bytes"));
+}
+
+TEST(HttpLimitsTest, BodiesOfAllClientsHaveALimitTogether) {
+  HttpServerOptions options;
+  options.bodies_bytes_max = 1000;
+  TestServer server(Ok, options);
+  const std::string head = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n\r\n";
+  {
+    RawClient holder(server->port());
+    holder.Send(
+        "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 900\r\n\r\n");
+    holder.ReadUntil("\r\n\r\n");
+    RawClient other(server->port());
+    // Whichever client's bytes come second is refused; the first is served in the end.
+    holder.Send(std::string(800, 'a'));
+    other.Send(head + std::string(800, 'a'));
+    other.Send(std::string(100, 'a'));
+    holder.Send(std::string(100, 'a'));
+    const int first = holder.ReadResponse().status;
+    const int second = other.ReadResponse().status;
+    EXPECT_EQ(std::min(first, second), 200);
+    EXPECT_THAT(std::max(first, second), testing::AnyOf(200, 503));
+  }
+  // What they held was given back: bodies go through again, many times over.
+  RawClient client(server->port());
+  for (int i = 0; i < 5; ++i) {
+    client.Send(head);
+    client.Send(std::string(900, 'a'));
+    EXPECT_EQ(client.ReadResponse().status, 200);
+  }
+  // A single body above the limit is refused for sure.
+  options.bodies_bytes_max = 100;
+  TestServer small(Ok, options);
+  RawClient big(small->port());
+  big.Send(head + std::string(800, 'a'));
+  const RawResponse response = big.ReadResponse();
+  EXPECT_EQ(response.status, 503);
+  EXPECT_THAT(response.body, HasSubstr("exceed 100 bytes in all"));
 }
 
 TEST(HttpLimitsTest, SlowRequestsTimeOut) {

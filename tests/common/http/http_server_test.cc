@@ -10,7 +10,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/http/admin_routes.h"
-#include "common/http/sse.h"
 #include "tests/common/http/raw_client.h"
 #include "tests/common/http/test_server.h"
 
@@ -160,12 +159,12 @@ TEST(HttpServerTest, StreamsInChunks) {
   RawClient client(server->port());
   client.Send(kGet);
   const ExchangePtr exchange = taken.Take();
-  exchange->StartStream(200, SseHeaders());
-  EXPECT_TRUE(exchange->Write(SseEvent("{\"a\":1}")));
+  exchange->StartStream(200, {{"content-type", "text/event-stream"}});
+  EXPECT_TRUE(exchange->Write("data: {\"a\":1}\n\n"));
   EXPECT_TRUE(exchange->Write(""));  // must not end the stream
   // The event arrives before the stream goes on.
   EXPECT_THAT(client.ReadUntil("\n\n\r\n"), HasSubstr("\r\n\r\nf\r\ndata: {\"a\":1}\n\n\r\n"));
-  EXPECT_TRUE(exchange->Write(SseDone()));
+  EXPECT_TRUE(exchange->Write("data: [DONE]\n\n"));
   exchange->End();
   EXPECT_EQ(client.ReadUntil("0\r\n\r\n"), "e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n");
 }

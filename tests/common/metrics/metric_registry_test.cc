@@ -12,7 +12,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "common/metrics/http_metrics.h"
-#include "common/metrics/router_metrics.h"
 #include "common/metrics/worker_metrics.h"
 
 namespace longhaul {
@@ -119,26 +118,6 @@ TEST(MetricRegistryDeathTest, NamesFollowTheHouse) {
   EXPECT_DEATH(registry.AddGauge("vllm_a", "a"), "vllm_a");
 }
 
-TEST(RouterMetricsTest, SplitsTheTimeToFirstToken) {
-  MetricRegistry registry;
-  RouterMetrics metrics(registry);
-  metrics.ObserveTtft("long", {.total_us = 100'000,
-                               .queue_us = 10'000,
-                               .prefill_us = 70'000,
-                               .transfer_us = 5'000,
-                               .first_decode_us = 15'000});
-  const std::string text = registry.Text();
-  EXPECT_THAT(text, HasSubstr("longhaul_ttft_seconds_sum{length_class=\"long\"} 0.1"));
-  EXPECT_THAT(text,
-              HasSubstr("longhaul_ttft_part_seconds_sum{length_class=\"long\",part=\"prefill\"} "
-                        "0.07"));
-  for (const char* part : {"queue", "transfer", "first_decode"}) {
-    EXPECT_THAT(text, HasSubstr(absl::StrCat("longhaul_ttft_part_seconds_count{length_class="
-                                             "\"long\",part=\"",
-                                             part, "\"} 1")));
-  }
-}
-
 TEST(WorkerMetricsTest, WorkersShareARegistry) {
   MetricRegistry registry;
   WorkerMetrics prefill(registry, "prefill", "prefill-0");
@@ -162,7 +141,6 @@ TEST(WorkerMetricsTest, WorkersShareARegistry) {
 // The text format wants one block a name; a second would make Prometheus drop the scrape.
 TEST(WorkerMetricsTest, EveryNameComesOnce) {
   MetricRegistry registry;
-  RouterMetrics router(registry);
   WorkerMetrics prefill(registry, "prefill", "prefill-0");
   WorkerMetrics decode(registry, "decode", "decode-0");
   PublishHttp(registry, [] { return HttpCounts(); });

@@ -1,4 +1,4 @@
-#include "common/metrics/router_metrics.h"
+#include "router/metrics/router_metrics.h"
 
 namespace longhaul {
 
