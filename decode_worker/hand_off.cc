@@ -23,6 +23,7 @@ HandOff::~HandOff() {
   if (MutantIs(Mutant::kReuseBeforeQuiesce)) (void)receiver_.release();
   context_->loop->CancelTimer(stall_timer_);
   context_->loop->CancelTimer(fence_timer_);
+  context_->loop->CancelTimer(retry_timer_);
 }
 
 void HandOff::Start() { StartAttempt(); }
@@ -37,9 +38,9 @@ void HandOff::Later(void (HandOff::*step)()) {
 
 void HandOff::StartAttempt() {
   if (cancelled_) return;
-  const std::string& address = request_.addresses[report_.attempts % request_.addresses.size()];
-  report_.prefill_name = request_.names[report_.attempts % request_.names.size()];
   ++report_.attempts;
+  const std::string& address = request_.addresses[PeerOf(report_.attempts)];
+  report_.prefill_name = request_.names[PeerOf(report_.attempts)];
   failing_ = false;
   context_->links->Get(address, [self = self_](absl::StatusOr<LinkPool::PeerLink> link) {
     if (*self == nullptr || (*self)->cancelled_) return;
@@ -87,8 +88,7 @@ void HandOff::Open(const LinkPool::PeerLink& link) {
   open.set_cache_salt(request_.cache_salt);
   open.set_predicted_us(request_.predicted_us);
   open.set_length_class(request_.length_class);
-  const std::string& address =
-      request_.addresses[(report_.attempts - 1) % request_.addresses.size()];
+  const std::string& address = request_.addresses[PeerOf(report_.attempts)];
   call_ = context_->prefill->Prefill(
       address, std::move(open), [this](const PrefillEvent& event) { OnEvent(event); },
       [this](const absl::Status& status) { OnStreamDone(status); });
@@ -212,13 +212,23 @@ void HandOff::OnQuiesced() {
   context_->loop->Post(
       [self = self_, receiver = std::shared_ptr<KvReceiver>(std::move(receiver_))] {
         if (*self == nullptr || (*self)->cancelled_) return;
-        HandOff& hand_off = **self;
-        if (hand_off.report_.attempts >= hand_off.context_->options.attempts_max) {
-          hand_off.callbacks_.done(hand_off.failure_);
-        } else {
-          hand_off.StartAttempt();
-        }
+        (*self)->NextAttempt();
       });
+}
+
+void HandOff::NextAttempt() {
+  const bool all_asked = report_.attempts >= static_cast<int>(request_.addresses.size());
+  // What this prompt, or the whole pool, is at fault for will not be different the next time.
+  const bool hopeless =
+      absl::IsInvalidArgument(failure_) || (absl::IsFailedPrecondition(failure_) && all_asked);
+  if (hopeless || report_.attempts >= context_->options.attempts_max) {
+    callbacks_.done(failure_);
+  } else if (all_asked) {
+    retry_timer_ =
+        context_->loop->PostAfter(context_->options.retry_us, [this] { StartAttempt(); });
+  } else {
+    StartAttempt();
+  }
 }
 
 void HandOff::Cancel() {

@@ -29,6 +29,7 @@ struct HandOffOptions {
   int64_t chunk_tokens = 512;  // transfer unit; a multiple of block_tokens
   int window_chunks = 4;       // granted and not whole at once
   int attempts_max = 4;
+  int64_t retry_us = 100'000;    // pause before a worker is asked again
   int64_t quiesce_us = 500'000;  // receives that did not end by then have their link closed
   // Bytes that were announced but do not come: the attempt fails after this long without progress,
   // plus the time that what is missing takes at the slowest rate a link is allowed to have.
@@ -104,6 +105,8 @@ class HandOff {
 
  private:
   void StartAttempt();
+  void NextAttempt();
+  size_t PeerOf(int attempt) const { return (attempt - 1) % request_.addresses.size(); }
   void Open(const LinkPool::PeerLink& link);
   void PostChunk();
   void OnEvent(const PrefillEvent& event);
@@ -129,6 +132,7 @@ class HandOff {
   bool complete_ = false;
   Loop::TimerId stall_timer_ = 0;
   Loop::TimerId fence_timer_ = 0;
+  Loop::TimerId retry_timer_ = 0;
   std::shared_ptr<HandOff*> self_;  // tells late tasks that the object is gone
 };
 
