@@ -87,7 +87,10 @@ class Translator {
           absl::StrCat("\\", pattern_.substr(at_ + 1, 1), in_class_ ? " in a class" : "",
                        " is not supported: regex dialects differ in its meaning"));
     }
-    Copy(2);
+    const size_t close = Rest().find('}');
+    const bool has_braces = at_ + 2 < pattern_.size() && pattern_[at_ + 2] == '{' &&
+                            (c == 'p' || c == 'P' || c == 'x') && close != Rest().npos;
+    Copy(has_braces ? close + 1 : 2);
     return absl::OkStatus();
   }
 

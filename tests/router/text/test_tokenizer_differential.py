@@ -5,6 +5,7 @@ import os
 import pathlib
 import struct
 import subprocess
+import unicodedata
 
 import numpy
 import pytest
@@ -19,13 +20,25 @@ LONG_STRINGS = 40
 INVALID_STRINGS = 5_000
 
 
+@pytest.fixture(scope="module")
+def llama3(tmp_path_factory):
+    return tokenizer_vocabularies.llama3(tmp_path_factory.mktemp("llama3"))
+
+
+@pytest.fixture(scope="module")
+def smollm2():
+    [model_path] = (ROOT / ".longhaul" / "models").glob("SmolLM2-135M-Instruct.*.gguf")
+    return tokenizer_vocabularies.smollm2(model_path)
+
+
+@pytest.fixture(scope="module")
+def qwen2(tmp_path_factory):
+    return tokenizer_vocabularies.qwen2(tmp_path_factory.mktemp("qwen2"))
+
+
 @pytest.fixture(scope="module", params=["smollm2", "llama3", "qwen2"])
-def byte_level(request, tmp_path_factory):
-    make = getattr(tokenizer_vocabularies, request.param)
-    if request.param == "smollm2":
-        [model_path] = (ROOT / ".longhaul" / "models").glob("SmolLM2-135M-Instruct.*.gguf")
-        return make(model_path)
-    return make(tmp_path_factory.mktemp(request.param))
+def byte_level(request):
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +90,17 @@ def test_control_tokens_in_plain_text_stay_text(byte_level):
     assert_same(texts, encode(vocabulary, texts), plain)
 
 
-def test_invalid_utf8_keeps_every_byte(tmp_path):
-    vocabulary, reference, _ = tokenizer_vocabularies.llama3(tmp_path)
+def test_regex_without_a_scanner_is_token_exact(llama3, tmp_path):
+    """PCRE2 and the reference's regex engine agree on every character that both know."""
+    _, _, special_tokens = llama3
+    vocabulary, reference, _ = tokenizer_vocabularies.llama3(tmp_path, pattern=tokenizer_vocabularies.O200K)
+    texts = ["".join(char for char in text if unicodedata.category(char) != "Cn")
+             for text in Strings(seed=11, special_tokens=special_tokens).make(FEWER_STRINGS)]
+    assert_same(texts, encode(vocabulary, texts, "parse"), reference_ids(reference, texts))
+
+
+def test_invalid_utf8_keeps_every_byte(llama3):
+    vocabulary, reference, _ = llama3
     texts = Strings(seed=3).make_invalid(INVALID_STRINGS)
     byte_of = {char: byte for byte, char in tokenizer_vocabularies.ALPHABET.items()}
     for text, ids in zip(texts, encode(vocabulary, texts), strict=True):

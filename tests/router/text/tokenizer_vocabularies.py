@@ -15,6 +15,10 @@ CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 LLAMA3 = CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 QWEN2 = CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
+LOWER, UPPER = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]", r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"
+O200K = (rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}*{LOWER}+{CONTRACTIONS}?|[^\r\n\p{{L}}\p{{N}}]?{UPPER}+{LOWER}*{CONTRACTIONS}?"
+         r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+
 
 def byte_alphabet():
     """GPT-2's printable character of each byte."""
@@ -81,16 +85,17 @@ def from_tiktoken(path, special_tokens, folder, normalizer=None, ignore_merges=F
     merges = merges_of_ranks(ranks)
     tokens = [*ranks, *special_tokens]
     tool_path = write(folder / f"{name or path.stem}.json", model="byte-level", tokens=tokens,
-                      kinds=[NORMAL] * len(ranks) + [CONTROL] * len(special_tokens), merges=merges, pre_tokenizer=name,
+                      kinds=[NORMAL] * len(ranks) + [CONTROL] * len(special_tokens), merges=merges, pre_tokenizer=name, ignore_merges=ignore_merges,
                       pre_tokenizer_patterns=[] if name else [pattern])
     tokenizer = reference(ranks, merges, split_pre_tokenizer(pattern), special_tokens, normalizer, ignore_merges)
     return tool_path, tokenizer, special_tokens
 
 
-def llama3(folder):
+def llama3(folder, pattern=None):
+    """With its own splitter, which the tool knows by name, or with another."""
     special_tokens = ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>", "<|python_tag|>"]
     return from_tiktoken(package_file("llama_models", "llama3/tokenizer.model"), special_tokens, folder, ignore_merges=True,
-                         pattern=LLAMA3, name="llama-bpe")
+                         pattern=pattern or LLAMA3, name="" if pattern else "llama-bpe")
 
 
 def qwen2(folder):
