@@ -21,10 +21,10 @@
 namespace longhaul {
 
 struct CpuBackendOptions {
-  int threads = 1;                // workers in all; the device thread is worker 0
-  std::vector<int> cores;         // worker i >= 1 is pinned to cores[i % size]; empty: not pinned
-  std::optional<CpuIsa> isa_max;  // use no more than this level; for tests and comparisons
-  int64_t memory_bytes_max = 0;   // what Allocate may give in all; 0: what the machine has free
+  int threads = 1;              // workers in all; the device thread is worker 0
+  std::vector<int> cores = {};  // worker i >= 1 is pinned to cores[i % size]; empty: not pinned
+  std::optional<CpuIsa> isa_max = {};  // use no more than this level; for tests and comparisons
+  int64_t memory_bytes_max = 0;  // what Allocate may give in all; 0: what the machine has free
   // Prefill packs a second copy of each matrix (bf16 or float32). True: while the weights are
   // loaded. False: when a prefill row first needs it, so that a process that only decodes never
   // holds it.
