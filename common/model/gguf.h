@@ -95,9 +95,8 @@ class GgufFile {
   absl::flat_hash_map<absl::string_view, size_t> tensor_index_;
 };
 
-// Element `index` of an array (or the scalar itself) of any integer type; nullopt for other types
-// and for what does not fit int64.
 bool GgufIsInteger(GgufType type);
+// False for other types and for values that do not fit int64. `data` needs no alignment.
 bool GgufReadInteger(GgufType type, const std::byte* data, int64_t* out);
 size_t GgufScalarBytes(GgufType type);  // 0 for string and array
 
