@@ -53,34 +53,6 @@ uint8_t BitsOfCategory(utf8proc_category_t category) {
 
 }  // namespace
 
-DecodedChar DecodeUtf8(const char* p, const char* end) {
-  constexpr DecodedChar kInvalid = {0xFFFD, 1, false};
-  const auto byte_at = [p](int i) { return static_cast<uint8_t>(p[i]); };
-  const auto is_tail = [p](int i) { return (static_cast<uint8_t>(p[i]) & 0xC0) == 0x80; };
-  const uint32_t lead = byte_at(0);
-  const ptrdiff_t available = end - p;
-  if (lead < 0x80) return {lead, 1, true};
-  if (lead < 0xC2) return kInvalid;
-  if (lead < 0xE0) {
-    if (available < 2 || !is_tail(1)) return kInvalid;
-    return {(lead & 0x1F) << 6 | (byte_at(1) & 0x3Fu), 2, true};
-  }
-  if (lead < 0xF0) {
-    if (available < 3 || !is_tail(1) || !is_tail(2)) return kInvalid;
-    const uint32_t c = (lead & 0x0F) << 12 | (byte_at(1) & 0x3Fu) << 6 | (byte_at(2) & 0x3Fu);
-    if (c < 0x800 || (c >= 0xD800 && c < 0xE000)) return kInvalid;
-    return {c, 3, true};
-  }
-  if (lead < 0xF5) {
-    if (available < 4 || !is_tail(1) || !is_tail(2) || !is_tail(3)) return kInvalid;
-    const uint32_t c = (lead & 0x07) << 18 | (byte_at(1) & 0x3Fu) << 12 |
-                       (byte_at(2) & 0x3Fu) << 6 | (byte_at(3) & 0x3Fu);
-    if (c < 0x10000 || c >= kCodePoints) return kInvalid;
-    return {c, 4, true};
-  }
-  return kInvalid;
-}
-
 const UnicodeClasses& UnicodeClasses::Get() {
   static const UnicodeClasses* const classes = new UnicodeClasses();
   return *classes;

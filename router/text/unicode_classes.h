@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "common/base/utf8.h"
+
 namespace longhaul {
 
 // Bits of a character's class. Exactly one of the first four is set.
@@ -25,8 +27,13 @@ struct DecodedChar {
   bool valid;
 };
 
-// Decodes the character at `p` < `end`. An invalid byte is a character of its own.
-DecodedChar DecodeUtf8(const char* p, const char* end);
+// The character at `p` < `end`. Every invalid byte is a character of its own, so that it is a token
+// of its own, unlike for those who show text (ReadUtf8), to whom a broken character is one error.
+inline DecodedChar DecodeUtf8(const char* p, const char* end) {
+  const Utf8Step step = ReadUtf8({p, static_cast<size_t>(end - p)});
+  const bool valid = step.kind == Utf8Step::Kind::kCharacter;
+  return {step.code_point, valid ? static_cast<uint32_t>(step.bytes) : 1, valid};
+}
 
 class UnicodeClasses {
  public:

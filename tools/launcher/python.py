@@ -80,17 +80,17 @@ def _empty(folder):
             path.unlink()
 
 
-def ensure_requirements(progress, requirements):
-    """Installs `requirements` (a file) once for each content of it."""
+def ensure_requirements(progress, requirements, *options):
+    """Installs `requirements` (a file) once for each content of it, with pip's `options`."""
     with progress.step("python") as step:
-        stamp = paths.VENV / "requirements.sha256"
+        stamp = paths.VENV / f"{requirements.stem}.sha256"
         digest = hashlib.sha256(requirements.read_bytes()).hexdigest()
         if interpreter().exists() and stamp.exists() and stamp.read_text() == digest:
             step.skip(f"{requirements.relative_to(paths.ROOT)} is installed in .longhaul/venv")
             return
         ensure_venv(step)
         step.update(f"installing {requirements.relative_to(paths.ROOT)} into .longhaul/venv")
-        pip(["install", "--quiet", "--no-cache-dir", "--prefer-binary", "-r", str(requirements)],
+        pip(["install", "--quiet", "--no-cache-dir", "--prefer-binary", *options, "-r", str(requirements)],
             "the tests' Python packages")
         stamp.write_text(digest)
         step.done(".longhaul/venv has what the tests need")

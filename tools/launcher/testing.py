@@ -11,6 +11,7 @@ from tools.launcher.test_report import Report
 SUITES = ("tidy", "unit", "contract", "sim", "e2e", "sanitizers")
 SANITIZER_PRESETS = ("asan", "tsan")
 REQUIREMENTS = paths.ROOT / "tests" / "requirements.txt"
+VOCABULARIES = paths.ROOT / "tests" / "vocabularies.txt"
 
 
 def _wanted(only):
@@ -25,6 +26,8 @@ def set_up(progress, machine, only):
     python.ensure_requirements(progress, REQUIREMENTS)
     if wanted == {"tidy"}:
         return
+    if "unit" in wanted:
+        python.ensure_requirements(progress, VOCABULARIES, "--no-deps")
     build.run(progress, machine, ("unit_tests", *(build.SERVING if "e2e" in wanted else ())))
     model.fetch(progress)
 

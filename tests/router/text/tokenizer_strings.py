@@ -1,6 +1,5 @@
 """Seeded texts that try a tokenizer: all planes, scripts, code, emoji, white space, marks, special tokens."""
 
-import itertools
 import pathlib
 import random
 
@@ -22,7 +21,6 @@ ASSIGNED_MAX = 0x323AF
 def corpus():
     """English prose and code that every Debian machine with Python has."""
     files = sorted(pathlib.Path("/usr/share/common-licenses").glob("*"))
-    files += [pathlib.Path(random.__file__), pathlib.Path(itertools.chain.from_iterable.__self__.__module__ + ".none")]
     files += sorted(pathlib.Path(random.__file__).parent.glob("[a-e]*.py"))
     return "\n".join(file.read_text(encoding="utf-8", errors="ignore") for file in files if file.is_file())
 
