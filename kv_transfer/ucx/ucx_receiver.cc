@@ -362,7 +362,8 @@ UcxLink::Rest UcxReceiver::Quiesce() {
     for (int round = 0; round < kQuiesceRoundsMax && !fetches_.empty(); ++round) {
       ucp_worker_progress(worker());
     }
-    if (!fetches_.empty()) return Rest::kDestroyNow;
+    // Not buried: the peer's writes end with the worker.
+    return Rest::kDestroyNow;
   }
   // The worker goes on without us.
   for (const auto id : {kSegmentMessage, kAbandonMessage, kPathMessage}) {
@@ -373,10 +374,8 @@ UcxLink::Rest UcxReceiver::Quiesce() {
         },
         nullptr);
   }
-  if (worker_->pending == nullptr) {
-    ucp_request_param_t params{};
-    worker_->pending = ucp_worker_flush_nbx(worker(), &params);
-  }
+  ucp_request_param_t params{};
+  worker_->pending = ucp_worker_flush_nbx(worker(), &params);
   return Rest::kBury;
 }
 

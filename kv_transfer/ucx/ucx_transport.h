@@ -2,10 +2,10 @@
 // pid and ipc namespaces) bytes go through shared memory and cross-memory attach, elsewhere over
 // TCP or RDMA; the sending end chooses when it connects.
 //
-// Every link has a ucp worker of its own, and ending a link means destroying it: that is the one
-// act after which UCX writes nothing more into our memory, whether the peer lives, is dead or is
-// stopped. Remote writes are never used (the receiver reads), so nothing of ours can be written by
-// a peer that wakes up later. What cannot be had: a receiver that is still reading while the
+// Every link has a ucp worker of its own. What was under way when a link ends is ended by us, after
+// which nothing of UCX can write into our memory any more: between two processes of one host the
+// receiver copies, so what it no longer asks for is not written; on the network whatever the peer
+// still sends ends with the worker. What cannot be had: a receiver that is still reading while the
 // *sender* closes may read blocks that the sender uses anew. It gets wrong bytes for a transfer
 // that its sender has given up, which the digest and the cancel on the control stream reject.
 //
