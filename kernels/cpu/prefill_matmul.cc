@@ -63,17 +63,12 @@ PrefillMatMul::PrefillMatMul(const CpuKernels& kernels, ThreadPool& pool)
 const PrefillMatMul::Product& PrefillMatMul::ProductFor(const Shape& shape) {
   auto found = products_.find(shape);
   if (found != products_.end()) return found->second;
-  const auto [k, columns, n, accumulate] = shape;
+  const auto [k, columns] = shape;
   const memory::desc source({kTileRows, k}, operand_type_, memory::format_tag::ab);
   const memory::desc weights({k, columns}, operand_type_, memory::format_tag::any);
-  const memory::desc out({kTileRows, columns}, memory::data_type::f32, memory::dims{n, 1});
+  const memory::desc out({kTileRows, columns}, memory::data_type::f32, memory::format_tag::ab);
   dnnl::primitive_attr attributes;
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-  if (accumulate) {
-    dnnl::post_ops sum;
-    sum.append_sum(1.0f);
-    attributes.set_post_ops(sum);
-  }
   Product product;
   product.description =
       dnnl::matmul::primitive_desc(dnnl::matmul::desc(source, weights, out), attributes, engine_);
@@ -89,8 +84,7 @@ std::unique_ptr<PrefillMatrix> PrefillMatMul::Pack(absl::Span<const WeightView> 
   // Descriptors are looked up here, on one thread; the pool only reads them.
   std::vector<memory::desc> packed;
   for (const PrefillMatrix::Panel& panel : matrix->panels) {
-    packed.push_back(
-        ProductFor({matrix->k, panel.columns, matrix->n, false}).description.weights_desc());
+    packed.push_back(ProductFor({matrix->k, panel.columns}).description.weights_desc());
   }
   const auto pack_panel = [&](int64_t index, int worker) {
     omp_set_num_threads(1);
@@ -149,7 +143,7 @@ void PrefillMatMul::Run(float* out, const float* x, int64_t rows, const PrefillM
 
   std::vector<const Product*> products;
   for (const PrefillMatrix::Panel& panel : matrix.panels) {
-    products.push_back(&ProductFor({matrix.k, panel.columns, matrix.n, accumulate}));
+    products.push_back(&ProductFor({matrix.k, panel.columns}));
   }
   // Tiles of one panel follow each other, so that a thread finds the panel in its cache.
   ShareOut(pool_, tiles * static_cast<int64_t>(matrix.panels.size()),
@@ -167,17 +161,8 @@ void PrefillMatMul::RunTask(float* out, int64_t rows, const PrefillMatrix& matri
   Worker& mine = workers_[worker];
   const int64_t first = tile * kTileRows;
   const int64_t count = std::min(kTileRows, rows - first);
-  const bool whole = count == kTileRows;
-  float* target = out + first * matrix.n + panel.first;
-  if (!whole) {
-    if (static_cast<int64_t>(mine.tile.size()) < kTileRows * matrix.n) {
-      mine.tile.resize(kTileRows * matrix.n);
-    }
-    if (accumulate) {
-      for (int64_t r = 0; r < count; ++r) {
-        std::copy_n(target + r * matrix.n, panel.columns, mine.tile.data() + r * matrix.n);
-      }
-    }
+  if (static_cast<int64_t>(mine.tile.size()) < kTileRows * panel.columns) {
+    mine.tile.resize(kTileRows * panel.columns);
   }
   const memory::desc scratchpad = product.description.scratchpad_desc();
   if (mine.scratchpad.size() < scratchpad.get_size()) {
@@ -185,15 +170,20 @@ void PrefillMatMul::RunTask(float* out, int64_t rows, const PrefillMatrix& matri
   }
   std::byte* operands = operands_.data() + first * matrix.k * operand_bytes_;
   product.primitive.execute(
-      mine.stream, {{DNNL_ARG_SRC, memory(product.description.src_desc(), engine_, operands)},
-                    {DNNL_ARG_WEIGHTS, panel.weights},
-                    {DNNL_ARG_DST, memory(product.description.dst_desc(), engine_,
-                                          whole ? target : mine.tile.data())},
-                    {DNNL_ARG_SCRATCHPAD, memory(scratchpad, engine_, mine.scratchpad.data())}});
+      mine.stream,
+      {{DNNL_ARG_SRC, memory(product.description.src_desc(), engine_, operands)},
+       {DNNL_ARG_WEIGHTS, panel.weights},
+       {DNNL_ARG_DST, memory(product.description.dst_desc(), engine_, mine.tile.data())},
+       {DNNL_ARG_SCRATCHPAD, memory(scratchpad, engine_, mine.scratchpad.data())}});
   mine.stream.wait();
-  if (whole) return;
   for (int64_t r = 0; r < count; ++r) {
-    std::copy_n(mine.tile.data() + r * matrix.n, panel.columns, target + r * matrix.n);
+    const float* from = mine.tile.data() + r * panel.columns;
+    float* to = out + (first + r) * matrix.n + panel.first;
+    if (accumulate) {
+      kernels_.add(to, from, panel.columns);
+    } else {
+      std::copy_n(from, panel.columns, to);
+    }
   }
 }
 

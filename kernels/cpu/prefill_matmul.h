@@ -3,14 +3,15 @@
 // out over the pool.
 //
 // A product is cut into tasks of kTileRows rows and one panel of columns, each run by one thread
-// with one and the same oneDNN primitive, short tiles padded with zeros. So a row's bits depend on
-// neither the number of rows nor the number of threads.
+// with one and the same oneDNN primitive, short tiles padded with zeros, into a dense tile of its
+// own (dense outputs are what oneDNN's best kernels ask for) and from there into place. So a row's
+// bits depend on neither the number of rows nor the number of threads.
 #pragma once
 
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "absl/types/span.h"
@@ -52,8 +53,8 @@ class PrefillMatMul {
   static constexpr int64_t kTileRows = 64;
 
  private:
-  // One panel's product for a whole tile: (k, panel columns, n, accumulate).
-  using Shape = std::tuple<int64_t, int64_t, int64_t, bool>;
+  // One panel's product for a whole tile: (k, panel columns).
+  using Shape = std::pair<int64_t, int64_t>;
   struct Product {
     dnnl::matmul::primitive_desc description;
     dnnl::matmul primitive;
@@ -69,7 +70,7 @@ class PrefillMatMul {
   const int64_t operand_bytes_;
   std::map<Shape, Product> products_;
   std::vector<std::byte> operands_;  // x as operands, padded to whole tiles
-  // Of each worker: a tile of outputs for short tiles, and oneDNN's scratchpad.
+  // Of each worker: a task's outputs, and oneDNN's scratchpad.
   struct Worker {
     dnnl::stream stream;
     std::vector<float> tile;
