@@ -14,6 +14,7 @@
 #include "common/base/log.h"
 #include "common/base/status.h"
 #include "common/model/model_file.h"
+#include "common/process/flags.h"
 #include "common/process/ready_file.h"
 #include "common/process/stop_signal.h"
 #include "router/core/grpc_worker_client.h"
@@ -45,10 +46,6 @@ ABSL_FLAG(std::string, ready_file, "", "written once the router listens, as one 
 namespace longhaul {
 namespace {
 
-absl::Status About(absl::string_view flag, const absl::Status& status) {
-  return absl::Status(status.code(), absl::StrCat("--", flag, ": ", status.message()));
-}
-
 absl::StatusOr<std::string> ReadTextFile(const std::string& path) {
   std::ifstream file(path);
   std::stringstream text;
@@ -67,10 +64,10 @@ absl::StatusOr<RouterOptions> OptionsFromFlags() {
   options.policy_options.wait_limit_us = absl::GetFlag(FLAGS_wait_limit_s) * 1e6;
   options.dispatcher.requests_max = absl::GetFlag(FLAGS_requests_max);
   options.request_timeout_us = static_cast<int64_t>(absl::GetFlag(FLAGS_request_timeout_s) * 1e6);
-  const auto listen = ParseHostPort(absl::GetFlag(FLAGS_http));
-  if (!listen.ok()) return About("http", listen.status());
-  options.http.address = listen->first;
-  options.http.port = listen->second;
+  LH_ASSIGN_OR_RETURN(const HostPort listen, ParseHostPort("--http", absl::GetFlag(FLAGS_http)));
+  options.http.address = listen.host;
+  options.http.port = listen.port;
+  options.http.port_flag = "--http";
   options.http.threads = absl::GetFlag(FLAGS_http_threads);
   options.http.limits.body_bytes_max = absl::GetFlag(FLAGS_body_bytes_max);
   if (const std::string path = absl::GetFlag(FLAGS_api_keys); !path.empty()) {
@@ -89,11 +86,10 @@ absl::Status Run() {
   if (absl::GetFlag(FLAGS_model).empty()) {
     return absl::InvalidArgumentError("--model is missing: name a GGUF file or a folder");
   }
-  const auto prefill = ParseWorkerList(absl::GetFlag(FLAGS_prefill));
-  if (!prefill.ok()) return About("prefill", prefill.status());
-  const auto decode = ParseWorkerList(absl::GetFlag(FLAGS_decode));
-  if (!decode.ok()) return About("decode", decode.status());
-  if (decode->empty()) {
+  LH_ASSIGN_OR_RETURN(const auto prefill,
+                      ParseWorkerList("--prefill", absl::GetFlag(FLAGS_prefill)));
+  LH_ASSIGN_OR_RETURN(const auto decode, ParseWorkerList("--decode", absl::GetFlag(FLAGS_decode)));
+  if (decode.empty()) {
     return absl::InvalidArgumentError("--decode is missing: name at least one worker");
   }
   LH_ASSIGN_OR_RETURN(RouterOptions options, OptionsFromFlags());
@@ -112,11 +108,11 @@ absl::Status Run() {
           std::move(options), {file.tokenizer, file.config.context_tokens_max, file.digest},
           [&](std::shared_ptr<Loop> loop) {
             ClusterMembers members;
-            for (const NamedAddress& worker : *decode) {
+            for (const NamedAddress& worker : decode) {
               members.decode.push_back(
                   {worker.name, worker.address, MakeGrpcWorkerClient(loop, worker.address)});
             }
-            for (const NamedAddress& worker : *prefill) {
+            for (const NamedAddress& worker : prefill) {
               members.prefill.push_back(
                   {worker.name, worker.address, MakeGrpcPrefillStatusClient(loop, worker.address)});
             }

@@ -234,6 +234,7 @@ void Cluster::FillView(const Worker& worker, int64_t now_us, WorkerView& view) c
     view.unready_why.clear();
   }
   view.ready = view.unready_why.empty();
+  view.draining = worker.connected && last.draining();
 }
 
 }  // namespace longhaul

@@ -14,6 +14,11 @@
 
 namespace longhaul {
 
+// "chat_completions" or "completions", for metrics.
+inline absl::string_view EndpointName(CompletionRequest::Kind kind) {
+  return kind == CompletionRequest::Kind::kChat ? "chat_completions" : "completions";
+}
+
 struct PreparedPrompt {
   std::vector<int32_t> tokens;  // never empty
   std::string echo;             // the text that the answer starts with
@@ -25,8 +30,10 @@ struct PreparedRequest {
   std::vector<PreparedPrompt> prompts;
   uint64_t seed = 0;
   uint64_t cache_salt = 0;
-  int64_t timeout_us = 0;  // of each generation; 0: none
+  int64_t timeout_us = 0;   // of each generation; 0: none
+  int64_t received_us = 0;  // by the Loop's clock
 
+  absl::string_view endpoint() const { return EndpointName(request.kind); }
   int64_t choices() const { return static_cast<int64_t>(prompts.size()) * request.n; }
 };
 

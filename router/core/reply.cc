@@ -34,7 +34,6 @@ class Reply::Choice final : public GenerateListener {
 
   void Begin() {
     const CompletionRequest& request = reply_->prepared_.request;
-    begun_us_ = last_tokens_us_ = reply_->loop_->NowUs();
     if (request.output_tokens_max == 0) {  // echo alone
       SendPiece(prompt().echo, {}, {}, Finish{Finish::Reason::kLength, "", -1});
       Ended();
@@ -45,6 +44,7 @@ class Reply::Choice final : public GenerateListener {
   void Cancel() { generation_.reset(); }
 
   void OnStart(const GenerateStart& start) override {
+    is_long_ = start.is_long;
     reply_->OnStart(start, index_ / reply_->prepared_.request.n);
   }
 
@@ -54,7 +54,8 @@ class Reply::Choice final : public GenerateListener {
     const Tokenizer& tokenizer = *reply_->model_->tokenizer;
     const int64_t now_us = reply_->loop_->NowUs();
     if (!first_tokens_) {
-      reply_->observer_->OnTokens(static_cast<int64_t>(tokens.size()), now_us - last_tokens_us_);
+      reply_->observer_->OnTokens(is_long_, static_cast<int64_t>(tokens.size()),
+                                  now_us - last_tokens_us_);
     }
     first_tokens_ = false;
     last_tokens_us_ = now_us;
@@ -189,16 +190,16 @@ class Reply::Choice final : public GenerateListener {
   std::vector<TokenLogprob> held_logprobs_;
   std::vector<int32_t> held_ids_;
   int64_t characters_ = 0;
-  int64_t begun_us_ = 0;
   int64_t last_tokens_us_ = 0;
+  bool is_long_ = false;
   bool first_tokens_ = true;
   bool first_piece_ = true;
   bool ended_ = false;
 };
 
-Reply::Reply(Loop* loop, Dispatcher* dispatcher, const ServedModel* model, ReplyObserver* observer,
-             PreparedRequest prepared, int64_t created_s, std::shared_ptr<HttpExchange> exchange,
-             absl::AnyInvocable<void()> over)
+Reply::Reply(Loop* loop, Dispatcher* dispatcher, const ServedModel* model,
+             RequestObserver* observer, PreparedRequest prepared, int64_t created_s,
+             std::shared_ptr<HttpExchange> exchange, absl::AnyInvocable<void()> over)
     : loop_(loop),
       dispatcher_(dispatcher),
       model_(model),
@@ -206,8 +207,7 @@ Reply::Reply(Loop* loop, Dispatcher* dispatcher, const ServedModel* model, Reply
       prepared_(std::move(prepared)),
       exchange_(std::move(exchange)),
       over_(std::move(over)),
-      head_(MakeReplyHead(prepared_.request)),
-      begun_us_(loop->NowUs()) {
+      head_(MakeReplyHead(prepared_.request)) {
   const bool is_chat = prepared_.request.kind == CompletionRequest::Kind::kChat;
   head_.id = absl::StrCat(is_chat ? "chatcmpl-" : "cmpl-", prepared_.id);
   head_.created_s = created_s;
@@ -236,7 +236,7 @@ void Reply::OnStart(const GenerateStart& start, int64_t prompt) {
   if (is_over_) return;
   cached_tokens_[prompt] = std::min(std::max(cached_tokens_[prompt], start.cached_tokens),
                                     static_cast<int64_t>(prepared_.prompts[prompt].tokens.size()));
-  observer_->OnFirstToken(prepared_, start);
+  observer_->OnFirstToken(start, loop_->NowUs() - prepared_.received_us);
   if (std::exchange(answered_, true)) return;
   if (!start.prefill_name.empty()) headers_.Add("x-longhaul-prefill", start.prefill_name);
   headers_.Add("x-longhaul-decode", start.decode_name);
@@ -304,7 +304,8 @@ void Reply::Fail(const absl::Status& status) {
 void Reply::Over(const absl::Status& status) {
   if (std::exchange(is_over_, true)) return;
   for (auto& choice : choices_) choice->Cancel();
-  observer_->OnOver(prepared_, UsageSoFar(), status, loop_->NowUs() - begun_us_);
+  observer_->OnOver(prepared_.endpoint(), UsageSoFar(), status, answered_,
+                    loop_->NowUs() - prepared_.received_us);
   over_();
 }
 

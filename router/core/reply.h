@@ -17,28 +17,16 @@
 #include "router/api/completion_response.h"
 #include "router/core/dispatcher.h"
 #include "router/core/prepared_request.h"
+#include "router/core/request_observer.h"
 #include "router/core/served_model.h"
 #include "router/text/detokenizer.h"
 
 namespace longhaul {
 
-// Told of what happens to replies, for metrics. On the Loop.
-class ReplyObserver {
- public:
-  virtual ~ReplyObserver() = default;
-  // A choice got its first token.
-  virtual void OnFirstToken(const PreparedRequest& prepared, const GenerateStart& start) = 0;
-  // `since_last_us`: since the choice's previous tokens; they came together in one event.
-  virtual void OnTokens(int64_t tokens, int64_t since_last_us) = 0;
-  // The answer is complete, or it failed (`status`), or the client went away (Cancelled).
-  virtual void OnOver(const PreparedRequest& prepared, const Usage& usage,
-                      const absl::Status& status, int64_t duration_us) = 0;
-};
-
 class Reply {
  public:
   // `over` is called once, when nothing more will happen, from inside the reply: destroy it later.
-  Reply(Loop* loop, Dispatcher* dispatcher, const ServedModel* model, ReplyObserver* observer,
+  Reply(Loop* loop, Dispatcher* dispatcher, const ServedModel* model, RequestObserver* observer,
         PreparedRequest prepared, int64_t created_s, std::shared_ptr<HttpExchange> exchange,
         absl::AnyInvocable<void()> over);
   ~Reply();
@@ -62,13 +50,12 @@ class Reply {
   Loop* const loop_;
   Dispatcher* const dispatcher_;
   const ServedModel* const model_;
-  ReplyObserver* const observer_;
+  RequestObserver* const observer_;
   const PreparedRequest prepared_;
   const std::shared_ptr<HttpExchange> exchange_;
   absl::AnyInvocable<void()> over_;
   ReplyHead head_;
   HttpHeaders headers_;  // x-longhaul-*
-  const int64_t begun_us_;
   std::vector<std::unique_ptr<Choice>> choices_;
   std::vector<ChoicePiece> whole_;      // by choice, when not streaming
   std::vector<int64_t> cached_tokens_;  // by prompt

@@ -6,12 +6,26 @@
 #include "absl/strings/str_format.h"
 #include "common/base/log.h"
 #include "common/base/status.h"
+#include "common/metrics/http_metrics.h"
+#include "common/metrics/worker_metrics.h"
+#include "common/process/version.h"
 #include "router/core/service.h"
+#include "router/text/chat_template.h"
 
 namespace longhaul {
 namespace {
 
-constexpr char kVersion[] = "0.1.0";
+constexpr int64_t kSamplePeriodUs = 1'000'000;
+
+HttpCounts CountsOf(const HttpServerStats& stats) {
+  return {stats.connections,       stats.connections_total,      stats.connections_refused_total,
+          stats.requests_total,    stats.requests_refused_total, stats.slow_readers_total,
+          stats.clients_gone_total};
+}
+
+std::string TextOfToken(const Tokenizer& tokenizer, int32_t token) {
+  return token < 0 ? "" : std::string(tokenizer.TokenBytes(token));
+}
 
 absl::Status Prefixed(absl::string_view what, const absl::Status& status) {
   return absl::Status(status.code(), absl::StrCat(what, ": ", status.message()));
@@ -48,25 +62,45 @@ absl::StatusOr<std::unique_ptr<RouterApp>> RouterApp::Start(
   }
   app->prefill_workers_ = static_cast<int>(members.prefill.size());
   Loop* const loop = app->loop_.get();
-  app->metrics_ = std::make_unique<RouterMetricsFeed>();
+  app->Observe();
   app->begun_us_ = loop->NowUs();
   app->cluster_ = std::make_unique<Cluster>(loop, own.cluster, std::move(members));
   app->dispatcher_ =
       std::make_unique<Dispatcher>(loop, app->cluster_.get(), app->policy_.get(), own.dispatcher);
   AdminSources admin;
-  admin.metrics = [feed = app->metrics_.get()] { return feed->Text(); };
+  admin.metrics = [registry = own.metrics] { return registry->Text(); };
   admin.ready = [raw = app.get()] { return raw->Ready(); };
   admin.version = [name = own.name, served = app->model_.name] {
-    return absl::StrFormat(R"({"version":"%s","role":"router","name":"%s","model":"%s"})", kVersion,
-                           name, served);
+    return absl::StrFormat(R"({"version":"%s","role":"router","name":"%s","model":"%s"})",
+                           kVersion, name, served);
   };
   app->service_ =
       std::make_unique<Service>(loop, app->text_loop_.get(), app->dispatcher_.get(), &app->model_,
-                                app->metrics_.get(), std::move(admin), service);
+                                app->observer_.get(), std::move(admin), service);
   // From here on the loop owns them.
-  loop->Post([cluster = app->cluster_.get()] { cluster->Start(); });
+  loop->Post([raw = app.get()] {
+    raw->cluster_->Start();
+    raw->SampleMetrics();
+  });
   LH_ASSIGN_OR_RETURN(app->http_, HttpServer::Start(own.http, app->service_.get()));
+  app->published_http_->store(app->http_.get());
   return app;
+}
+
+void RouterApp::Observe() {
+  if (options_.metrics == nullptr) options_.metrics = std::make_shared<MetricRegistry>();
+  MetricRegistry& registry = *options_.metrics;
+  observer_ = std::make_unique<RouterObserver>(registry);
+  PublishHttp(registry, [server = published_http_] {
+    const HttpServer* const started = server->load();
+    return started == nullptr ? HttpCounts() : CountsOf(started->stats());
+  });
+  PublishBuildInfo(registry, "router", options_.name, kVersion, model_.name);
+}
+
+void RouterApp::SampleMetrics() {
+  observer_->Sample(cluster_->View(), dispatcher_->stats());
+  loop_->PostAfter(kSamplePeriodUs, [this] { SampleMetrics(); });
 }
 
 absl::Status RouterApp::LoadText(const RouterModel& model) {
@@ -77,6 +111,32 @@ absl::Status RouterApp::LoadText(const RouterModel& model) {
   absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = Tokenizer::Make(model.tokenizer);
   if (!tokenizer.ok()) return Prefixed("the model's tokenizer", tokenizer.status());
   model_.tokenizer = *std::move(tokenizer);
+  if (model.tokenizer.chat_template.empty()) return absl::OkStatus();
+
+  absl::StatusOr<std::unique_ptr<ChatTemplate>> parsed =
+      ChatTemplate::Parse(model.tokenizer.chat_template);
+  if (!parsed.ok()) {
+    // Completions work all the same; a chat is told why it does not.
+    LogWarning("chat_template_unusable", {{"why", parsed.status().message()}});
+    model_.render_chat = [why = Prefixed("the model's chat template", parsed.status())](
+                             const auto&...) -> absl::StatusOr<std::string> {
+      return absl::UnimplementedError(why.message());
+    };
+    return absl::OkStatus();
+  }
+  boost::json::object constants;
+  constants["bos_token"] = TextOfToken(*model_.tokenizer, model_.tokenizer->bos_token());
+  constants["eos_token"] = TextOfToken(*model_.tokenizer, model_.tokenizer->eos_token());
+  model_.render_chat = [chat = std::shared_ptr<ChatTemplate>(*std::move(parsed)),
+                        constants = std::move(constants), started_s = options_.started_s](
+                           const boost::json::array& messages, const boost::json::object& kwargs,
+                           bool add_generation_prompt) {
+    boost::json::object context = constants;
+    for (const auto& [name, value] : kwargs) context[name] = value;
+    context["messages"] = messages;
+    context["add_generation_prompt"] = add_generation_prompt;
+    return chat->Render(context, started_s);
+  };
   return absl::OkStatus();
 }
 
@@ -105,6 +165,7 @@ void RouterApp::Shutdown(int64_t deadline_us) {
   service_.reset();
   dispatcher_.reset();
   cluster_.reset();
+  published_http_->store(nullptr);
   http_.reset();
 }
 

@@ -11,11 +11,12 @@
 #include "absl/status/statusor.h"
 #include "common/base/hash.h"
 #include "common/http/http_server.h"
+#include "common/metrics/metric_registry.h"
 #include "common/model/tokenizer_data.h"
 #include "common/runtime/thread_loop.h"
 #include "router/core/cluster.h"
 #include "router/core/dispatcher.h"
-#include "router/core/router_metrics_feed.h"
+#include "router/core/router_observer.h"
 #include "router/core/served_model.h"
 #include "router/policy/policy.h"
 
@@ -35,6 +36,9 @@ struct RouterOptions {
   int64_t request_timeout_us = 0;  // of a generation; 0: none
   // Ready without a prefill worker after this long: until then they may only be late.
   int64_t prefill_grace_us = 10'000'000;
+  // Where its metrics go and what /metrics shows; null: a registry of its own. A process that also
+  // has workers shares one.
+  std::shared_ptr<MetricRegistry> metrics;
   int64_t started_s = 0;  // seconds since 1970, for `created`
 };
 
@@ -60,13 +64,17 @@ class RouterApp {
   // Idempotent; not from the Loop or an edge thread.
   void Shutdown(int64_t deadline_us);
 
-  std::string http_address() const { return http_->address(); }  // "127.0.0.1:8000"
+  // "127.0.0.1:8000"; until Shutdown.
+  std::string http_address() const { return http_->address(); }
   // OK when a request would be placed. Any thread.
   absl::Status Ready() const;
 
  private:
   explicit RouterApp(RouterOptions options);
   absl::Status LoadText(const RouterModel& model);
+  void Observe();
+  // On the loop, once a second.
+  void SampleMetrics();
 
   RouterOptions options_;
   int prefill_workers_ = 0;
@@ -76,13 +84,16 @@ class RouterApp {
   std::shared_ptr<ThreadLoop> loop_;
   std::unique_ptr<ThreadLoop> text_loop_;
   ServedModel model_;
-  std::unique_ptr<RouterMetricsFeed> metrics_;
+  std::unique_ptr<RouterObserver> observer_;
   // On loop_.
   std::unique_ptr<Policy> policy_;
   std::unique_ptr<Cluster> cluster_;
   std::unique_ptr<Dispatcher> dispatcher_;
   std::unique_ptr<Service> service_;
   std::unique_ptr<HttpServer> http_;
+  // The registry may outlive the server: null before it has started and after its end.
+  std::shared_ptr<std::atomic<HttpServer*>> published_http_ =
+      std::make_shared<std::atomic<HttpServer*>>(nullptr);
 };
 
 }  // namespace longhaul

@@ -47,7 +47,7 @@ ServiceOptions WithVocabulary(ServiceOptions options, const ServedModel& model) 
 }  // namespace
 
 Service::Service(Loop* loop, Loop* text_loop, Dispatcher* dispatcher, const ServedModel* model,
-                 ReplyObserver* observer, AdminSources admin, ServiceOptions options)
+                 RequestObserver* observer, AdminSources admin, ServiceOptions options)
     : loop_(loop),
       text_loop_(text_loop),
       dispatcher_(dispatcher),
@@ -97,18 +97,25 @@ void Service::Route(const HttpRequest& request, const Exchange& exchange) {
 }
 
 void Service::Generate(const HttpRequest& request, const Exchange& exchange, bool is_chat) {
-  absl::StatusOr<CompletionRequest> parsed =
-      is_chat ? ParseChatRequest(request.body, options_.limits)
-              : ParseCompletionRequest(request.body, options_.limits);
-  if (!parsed.ok()) return RespondStatus(*exchange, parsed.status());
-  absl::StatusOr<PreparedRequest> prepared =
-      PrepareRequest(*std::move(parsed), *model_, request.request_id, RandomId());
-  if (!prepared.ok()) return RespondStatus(*exchange, prepared.status());
+  const int64_t received_us = loop_->NowUs();
+  const absl::string_view endpoint =
+      EndpointName(is_chat ? CompletionRequest::Kind::kChat : CompletionRequest::Kind::kText);
+  observer_->OnReceived(endpoint);
+  const auto prepare = [&]() -> absl::StatusOr<PreparedRequest> {
+    LH_ASSIGN_OR_RETURN(CompletionRequest parsed,
+                        is_chat ? ParseChatRequest(request.body, options_.limits)
+                                : ParseCompletionRequest(request.body, options_.limits));
+    return PrepareRequest(std::move(parsed), *model_, request.request_id, RandomId());
+  };
+  absl::StatusOr<PreparedRequest> prepared = prepare();
+  if (!prepared.ok()) {
+    observer_->OnOver(endpoint, {}, prepared.status(), false, loop_->NowUs() - received_us);
+    return RespondStatus(*exchange, prepared.status());
+  }
   prepared->timeout_us = options_.request_timeout_us;
-  const uint64_t id = next_id_.fetch_add(1);
-  loop_->Post([this, id, prepared = *std::move(prepared), exchange]() mutable {
-    Begin(id, std::move(prepared), std::move(exchange));
-  });
+  prepared->received_us = received_us;
+  loop_->Post([this, id = next_id_.fetch_add(1), prepared = *std::move(prepared),
+               exchange]() mutable { Begin(id, std::move(prepared), std::move(exchange)); });
 }
 
 void Service::Begin(uint64_t id, PreparedRequest prepared, Exchange exchange) {

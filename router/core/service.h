@@ -35,9 +35,9 @@ struct ServiceOptions {
 class Service final : public HttpHandler {
  public:
   // All must outlive the service. `loop` owns the dispatcher; `text_loop` may be the same only when
-  // nothing else is served (tests). `observer` is called on the Loop.
+  // nothing else is served (tests).
   Service(Loop* loop, Loop* text_loop, Dispatcher* dispatcher, const ServedModel* model,
-          ReplyObserver* observer, AdminSources admin, ServiceOptions options);
+          RequestObserver* observer, AdminSources admin, ServiceOptions options);
   ~Service() override;
 
   // Any thread.
@@ -59,7 +59,7 @@ class Service final : public HttpHandler {
   Loop* const text_loop_;
   Dispatcher* const dispatcher_;
   const ServedModel* const model_;
-  ReplyObserver* const observer_;
+  RequestObserver* const observer_;
   AdminRoutes admin_;
   const ServiceOptions options_;
   const int64_t begun_us_;

@@ -25,6 +25,7 @@ struct WorkerView {
   std::string address;
   uint64_t incarnation = 0;
   bool ready = false;            // connected, fresh, of our model, not draining
+  bool draining = false;         // finishes what it has, takes nothing new
   std::string unready_why;       // for people
   uint64_t fingerprint_key = 0;  // equal keys may exchange KV
 
