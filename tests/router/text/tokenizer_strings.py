@@ -59,13 +59,13 @@ class Strings:
     def _make_one(self):
         kind = self._random.random()
         if kind < 0.25:
-            return " ".join(self._random.choice(self._words) for _ in range(self._random.randint(1, 14)))
+            return " ".join(self._random.choice(self._words) for _ in range(self._random.randint(1, 9)))
         if kind < 0.4:
             return self._slice()
         if kind < 0.5:
             part = self._random.choice(self._parts)
-            return "".join(part() for _ in range(self._random.randint(1, 12)))
-        return "".join(self._random.choice(self._parts)() for _ in range(self._random.randint(1, 16)))
+            return "".join(part() for _ in range(self._random.randint(1, 8)))
+        return "".join(self._random.choice(self._parts)() for _ in range(self._random.randint(1, 10)))
 
     def _choice_of(self, values):
         return lambda: self._random.choice(values)
@@ -76,7 +76,7 @@ class Strings:
 
     def _slice(self):
         at = self._random.randrange(len(self._corpus) - 200)
-        return self._corpus[at:at + self._random.randint(1, 200)]
+        return self._corpus[at:at + self._random.randint(1, 80)]
 
     def _script(self):
         first, last = self._random.choice(SCRIPTS)
