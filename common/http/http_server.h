@@ -27,9 +27,8 @@ struct HttpServerOptions {
   int64_t pipelined_bytes_max = 64 << 10;    // read ahead of the answer to the request before
   int64_t bodies_bytes_max = 1 << 30;        // of all requests still arriving; above it answer 503
   int64_t stream_queue_bytes_max = 1 << 20;  // of one stream, unread by the client; above it drop
-  int64_t socket_send_bytes =
-      256 << 10;                         // the kernel\'s queue of one connection, not counted above
-  int64_t idle_timeout_us = 75'000'000;  // between requests; then close without a word
+  int64_t socket_send_bytes = 256 << 10;  // the kernel's queue of one connection, not counted above
+  int64_t idle_timeout_us = 75'000'000;   // between requests; then close without a word
   int64_t header_timeout_us = 10'000'000;  // first byte to the end of the headers; then 408
   int64_t body_timeout_us = 60'000'000;    // end of the headers to the end of the body; then 408
   int64_t write_timeout_us = 30'000'000;   // a client that takes no byte for this long is dropped
