@@ -16,8 +16,8 @@
 namespace longhaul::jinja {
 
 struct RenderLimits {
-  int64_t steps_max = 20'000'000;  // nodes evaluated, elements visited
-  int64_t bytes_max = 512 << 20;   // bytes of text made or searched, in all
+  int64_t steps_max = 10'000'000;  // nodes evaluated, elements visited
+  int64_t bytes_max = 256 << 20;   // bytes of text made or searched, in all
   int64_t output_bytes_max = 64 << 20;
   int depth_max = 400;  // nested statements, expressions and macro calls
   int container_depth_max = 100;

@@ -40,7 +40,8 @@ Value Title(Runtime& rt, const Value& input, Arguments& args) {
     out += jinja::Capitalize(word);
     word.clear();
   };
-  for (absl::string_view character : Characters(rt.ToText(input))) {
+  const std::string text = rt.ToText(input);
+  for (absl::string_view character : Characters(text)) {
     const char32_t c = ReadUtf8(character).code_point;
     if (IsSpace(c) || (c < 0x80 && absl::string_view("-({[<").find(static_cast<char>(c)) !=
                                        absl::string_view::npos)) {
@@ -71,8 +72,9 @@ Value Replace(Runtime& rt, const Value& input, Arguments& args) {
   const Value text = rt.Text(rt.ToText(input));
   Value method = rt.ok() ? BoundMethod(text, "replace") : Value();
   if (method.is_undefined()) return Value();
-  for (Value& value : args.positional) {
-    if (!value.is_none() && !value.is_integral()) value = rt.Text(rt.ToText(value));
+  // Old and new may be anything that has a text.
+  for (size_t i = 0; i < std::min<size_t>(2, args.positional.size()); ++i) {
+    args.positional[i] = rt.Text(rt.ToText(args.positional[i]));
   }
   return method.AsCallable().Call(rt, args);
 }
@@ -187,6 +189,7 @@ Value Int(Runtime& rt, const Value& input, Arguments& args) {
   const Value fallback = args.Or(0, "default", Value::Int(0));
   const Value base = args.Or(1, "base", Value::Int(10));
   args.Finish(rt, "int");
+  if (input.is_undefined()) return rt.FailUndefined(input);
   if (input.is_integral()) return Value::Int(input.AsInt());
   double number = 0;
   if (input.is_string()) {
@@ -208,6 +211,7 @@ Value Int(Runtime& rt, const Value& input, Arguments& args) {
 Value Float(Runtime& rt, const Value& input, Arguments& args) {
   const Value fallback = args.Or(0, "default", Value::Float(0));
   args.Finish(rt, "float");
+  if (input.is_undefined()) return rt.FailUndefined(input);
   if (input.is_number()) return Value::Float(input.AsFloat());
   double number = 0;
   if (input.is_string() && absl::SimpleAtod(Strip(input.AsString(), "", true, true), &number)) {

@@ -54,7 +54,7 @@ std::vector<string_view> SplitSpace(string_view text, int64_t splits, bool from_
     text = Strip(text, "", !from_right, from_right);
     if (text.empty()) break;
     if (splits-- == 0) {
-      parts.push_back(Strip(text, "", from_right, !from_right));
+      parts.push_back(text);
       break;
     }
     size_t end = from_right ? text.size() : 0;
