@@ -29,7 +29,7 @@ struct UcxSegmentHeader {
 };
 // Short enough that a cancelled transfer stops soon (a few ms even over TCP), long enough to cost
 // no bandwidth.
-constexpr int64_t kSegmentBytesMax = 4 << 20;
+constexpr int64_t kSegmentBytesMax = 512 << 10;
 
 absl::Status UcxError(ucs_status_t status, const std::string& what);
 

@@ -14,10 +14,10 @@ constexpr int kStagingBuffersMax = 8;
 // Bytes of small messages that wait for their receive; those of large ones wait at the sender.
 constexpr int64_t kHeldBytesMax = 64 << 20;
 // A sender has no more segments of one message on their way.
-constexpr size_t kHeldSegmentsMax = 8;
+constexpr size_t kHeldSegmentsMax = 16;
 constexpr int64_t kPathBytesMax = 100;
 // Segments that are being fetched at a time. Close has to finish them, so there are few.
-constexpr size_t kFetchesMax = 4;
+constexpr size_t kFetchesMax = 8;
 // Close gives up on fetches after so many rounds: one moves 512 KiB, so this is some hundred times
 // what they need.
 constexpr int kQuiesceRoundsMax = 4096;
@@ -362,7 +362,6 @@ UcxLink::Rest UcxReceiver::Quiesce() {
     for (int round = 0; round < kQuiesceRoundsMax && !fetches_.empty(); ++round) {
       ucp_worker_progress(worker());
     }
-    // Not buried: the peer's writes end with the worker.
     return Rest::kDestroyNow;
   }
   // The worker goes on without us.

@@ -21,7 +21,7 @@ constexpr int64_t kDirectBytesMin = 128 << 10;
 constexpr int64_t kGatherBytesMax = 512 << 10;
 // Segments of one message on their way at a time: enough to keep the wire busy, few enough that
 // Cancel is quick.
-constexpr int kSegmentsInFlightMax = 4;
+constexpr int kSegmentsInFlightMax = 8;
 constexpr int kStagingBuffersMax = 16;
 // UCX ends the operations of an endpoint that is closed by force within a few rounds of progress.
 constexpr int kQuiesceRoundsMax = 4096;
