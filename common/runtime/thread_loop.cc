@@ -47,6 +47,7 @@ void ThreadLoop::Stop() {
   absl::MutexLock lock(&mutex_);
   dropped_tasks.swap(tasks_);
   dropped_timers.swap(timers_);
+  timer_due_us_.clear();  // a late CancelTimer finds nothing
 }
 
 int64_t ThreadLoop::NowUs() const { return MonotonicUs(); }
