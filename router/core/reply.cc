@@ -35,7 +35,7 @@ class Reply::Choice final : public GenerateListener {
   void Begin() {
     const CompletionRequest& request = reply_->prepared_.request;
     if (request.output_tokens_max == 0) {  // echo alone
-      SendPiece(prompt().echo, {}, {}, Finish{Finish::Reason::kLength, "", -1});
+      SendPiece("", {}, {}, Finish{Finish::Reason::kLength, "", -1});
       Ended();
       return;
     }
@@ -274,17 +274,18 @@ bool Reply::Write(std::string bytes) {
   return false;
 }
 
+// Counted before the last byte leaves: who has seen the answer finds it in the metrics.
 void Reply::ChoiceEnded() {
   if (is_over_ || --choices_left_ > 0) return;
   if (!prepared_.request.stream) {
-    exchange_->Respond(200, Joined(JsonHeaders(), headers_),
-                       WholeReply(head_, whole_, UsageSoFar()));
-    return Over(absl::OkStatus());
+    std::string body = WholeReply(head_, whole_, UsageSoFar());
+    Over(absl::OkStatus());
+    return exchange_->Respond(200, Joined(JsonHeaders(), headers_), std::move(body));
   }
   if (prepared_.request.include_usage && !Write(SseEvent(UsageChunk(head_, UsageSoFar())))) return;
   if (!Write(kStreamDone)) return;
-  exchange_->End();
   Over(absl::OkStatus());
+  exchange_->End();
 }
 
 void Reply::Fail(const absl::Status& status) {
@@ -292,13 +293,13 @@ void Reply::Fail(const absl::Status& status) {
   const ApiError error = ApiErrorFromStatus(status);
   if (streaming_) {
     if (!Write(SseEvent(ErrorJson(error)))) return;
-    exchange_->Abort();
-  } else {
-    HttpHeaders headers = JsonHeaders();
-    if (error.retry_after_s > 0) headers.Add("retry-after", absl::StrCat(error.retry_after_s));
-    exchange_->Respond(error.http_status, std::move(headers), ErrorJson(error));
+    Over(status);
+    return exchange_->Abort();
   }
   Over(status);
+  HttpHeaders headers = JsonHeaders();
+  if (error.retry_after_s > 0) headers.Add("retry-after", absl::StrCat(error.retry_after_s));
+  exchange_->Respond(error.http_status, std::move(headers), ErrorJson(error));
 }
 
 void Reply::Over(const absl::Status& status) {
