@@ -13,9 +13,9 @@ boost::json::object Rendered(const boost::json::object& request) {
   auto chat_template =
       longhaul::ChatTemplate::Parse(absl::string_view(source.data(), source.size()));
   if (!chat_template.ok()) return {{"error", std::string(chat_template.status().message())}};
-  auto text = (*chat_template)
-                  ->Render(request.at("context").as_object(),
-                           request.at("now").to_number<int64_t>());
+  auto text =
+      (*chat_template)
+          ->Render(request.at("context").as_object(), request.at("now").to_number<int64_t>());
   if (!text.ok()) return {{"error", std::string(text.status().message())}};
   return {{"text", *text}};
 }
