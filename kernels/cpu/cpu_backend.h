@@ -7,7 +7,8 @@
 // are rounded to bf16 for matrix products, queries and attention weights too; below that all is
 // float32. The residual stream, norms, rotations and all sums are float32 everywhere; KV is bf16.
 //
-// Weight types: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K.
+// Shapes: head_dim a multiple of 16 up to 512, KV blocks of a multiple of 16 tokens, any group of
+// query heads. Weight types: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K.
 #pragma once
 
 #include <memory>

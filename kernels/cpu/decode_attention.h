@@ -24,16 +24,21 @@ struct DecodeAttentionKernel {
     float* sums = t.sums + head * dim;
     float* scores = t.scratch + head * kDecodeKeyTile;
 
-    // kLanes keys at a time; their products' lanes are summed together at the end.
+    // kLanes keys of one block at a time; their products' lanes are summed together at the end.
     for (int i = 0; i < count; i += kLanes) {
+      const std::byte* keys = Rows(t, i, t.kv.key_bytes);
+      const std::byte* next = i + kLanes < count ? Rows(t, i + kLanes, t.kv.key_bytes) : keys;
+      const std::byte* values = Rows(t, i, t.kv.value_bytes);
+      // Blocks lie scattered, so the processor does not guess what comes next; the values are read
+      // after all keys.
+      for (int b = 0; b < kLanes * dim * 2; b += 64) {
+        __builtin_prefetch(next + b, 0, 3);
+        __builtin_prefetch(values + b, 0, 2);
+      }
       R dots[kHeads][kLanes];
+      // Behind the last key lie bytes of its block; Softmax takes those scores out.
       for (int j = 0; j < kLanes; ++j) {
-        // Behind the last key the last one is read again; Softmax takes those scores out.
-        const int64_t position = t.first + (i + j < count ? i + j : count - 1);
-        const std::byte* slab =
-            t.kv.layer + t.kv.blocks[position / t.kv.block_tokens] * t.kv.slab_bytes;
-        const uint16_t* key = reinterpret_cast<const uint16_t*>(slab + t.kv.key_bytes) +
-                              position % t.kv.block_tokens * dim;
+        const uint16_t* key = reinterpret_cast<const uint16_t*>(keys) + j * dim;
         R sum[kHeads];
         for (int h = 0; h < kHeads; ++h) sum[h] = V::Zero();
         for (int d = 0; d < dim; d += kLanes) {
@@ -66,6 +71,15 @@ struct DecodeAttentionKernel {
     }
   }
 
+  // The keys or values from the tile's key i on, a multiple of kLanes: kLanes of them follow each
+  // other.
+  static const std::byte* Rows(const DecodeAttention& t, int i, int64_t offset) {
+    const uint32_t position = static_cast<uint32_t>(t.first + i);
+    const uint32_t block_tokens = static_cast<uint32_t>(t.kv.block_tokens);
+    return t.kv.layer + t.kv.blocks[position / block_tokens] * t.kv.slab_bytes + offset +
+           int64_t{position % block_tokens} * t.kv.head_dim * 2;
+  }
+
   template <int kHeads, int kColumns>
   static void AddValues(const DecodeAttention& t, const float* weights, float* sums, int d) {
     const int dim = t.kv.head_dim;
@@ -74,20 +88,14 @@ struct DecodeAttentionKernel {
     for (int h = 0; h < kHeads; ++h) {
       for (int c = 0; c < kColumns; ++c) acc[h][c] = V::Zero();
     }
-    for (int i = 0; i < count;) {
-      const int64_t position = t.first + i;
-      const int offset = static_cast<int>(position % t.kv.block_tokens);
-      const std::byte* slab =
-          t.kv.layer + t.kv.blocks[position / t.kv.block_tokens] * t.kv.slab_bytes;
-      const uint16_t* value =
-          reinterpret_cast<const uint16_t*>(slab + t.kv.value_bytes) + int64_t{offset} * dim + d;
-      const int run =
-          count - i < t.kv.block_tokens - offset ? count - i : t.kv.block_tokens - offset;
-      for (int j = 0; j < run; ++j, ++i, value += dim) {
+    for (int i = 0; i < count; i += kLanes) {
+      const uint16_t* value = reinterpret_cast<const uint16_t*>(Rows(t, i, t.kv.value_bytes)) + d;
+      const int run = count - i < kLanes ? count - i : kLanes;
+      for (int j = 0; j < run; ++j, value += dim) {
         R v[kColumns];
         for (int c = 0; c < kColumns; ++c) v[c] = V::LoadBf16(value + c * kLanes);
         for (int h = 0; h < kHeads; ++h) {
-          const R weight = V::Set(weights[h * kDecodeKeyTile + i]);
+          const R weight = V::Set(weights[h * kDecodeKeyTile + i + j]);
           for (int c = 0; c < kColumns; ++c) {
             acc[h][c] = V::MultiplyAdd(weight, v[c], acc[h][c]);
           }

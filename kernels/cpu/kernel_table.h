@@ -38,6 +38,8 @@ struct KvHead {
   int64_t value_bytes = 0;  // ... values
 };
 
+// Blocks hold a multiple of this many tokens, so that as many neighbours lie in one block.
+inline constexpr int kBlockTokensStep = 16;
 // Widths that attention takes: multiples of kHeadDimStep up to kHeadDimMax.
 inline constexpr int kHeadDimStep = 16;
 inline constexpr int kHeadDimMax = 512;

@@ -129,15 +129,22 @@ struct PrefillAttentionKernel {
     static constexpr uint16_t kZeros[kHeadDimMax] = {};
     const uint16_t* keys[kTile];
     const uint16_t* values[kTile];
-    for (int i = 0; i < kTile; ++i) {
-      keys[i] = values[i] = kZeros;
-      if (i >= count) continue;
-      const int64_t position = first + i;
-      const int64_t offset = position % t.kv.block_tokens * dim;
-      const std::byte* slab =
-          t.kv.layer + t.kv.blocks[position / t.kv.block_tokens] * t.kv.slab_bytes;
-      keys[i] = reinterpret_cast<const uint16_t*>(slab + t.kv.key_bytes) + offset;
-      values[i] = reinterpret_cast<const uint16_t*>(slab + t.kv.value_bytes) + offset;
+    for (int i = 0; i < kTile; i += kKeysAtOnce) {
+      const std::byte* slab = nullptr;
+      int64_t offset = 0;
+      if (i < count) {
+        const uint32_t position = static_cast<uint32_t>(first + i);
+        const uint32_t block_tokens = static_cast<uint32_t>(t.kv.block_tokens);
+        slab = t.kv.layer + t.kv.blocks[position / block_tokens] * t.kv.slab_bytes;
+        offset = int64_t{position % block_tokens} * dim;
+      }
+      for (int j = i; j < i + kKeysAtOnce; ++j, offset += dim) {
+        const bool stored = j < count;
+        keys[j] =
+            stored ? reinterpret_cast<const uint16_t*>(slab + t.kv.key_bytes) + offset : kZeros;
+        values[j] =
+            stored ? reinterpret_cast<const uint16_t*>(slab + t.kv.value_bytes) + offset : kZeros;
+      }
     }
     for (int i = 0; i < kTile; i += kKeysAtOnce) P::PackKeys(keys + i, dim, i, s.keys);
     for (int i = 0; i < kTile; i += P::kElements) {
