@@ -17,6 +17,8 @@ namespace {
 // Runs of at least this many bytes are sent from where they lie; shorter ones are gathered first,
 // because each message costs some microseconds on both sides.
 constexpr int64_t kDirectBytesMin = 128 << 10;
+// Messages from this size on are fetched by the receiver, smaller ones are sent along.
+constexpr int64_t kFetchBytesMin = 64 << 10;
 // Gathered segments stay in the second-level cache.
 constexpr int64_t kGatherBytesMax = 512 << 10;
 // Segments of one message on their way at a time: enough to keep the wire busy, few enough that
@@ -171,10 +173,12 @@ void UcxSender::Post(UcxMessageId id, std::unique_ptr<Segment> owned, const void
     ended->sender->SegmentEnded(ended, status);
   };
   params.user_data = segment;
-  if (network_) {
-    // Lets the receiver close its endpoint to us when it must end without us.
-    params.op_attr_mask |= UCP_OP_ATTR_FIELD_FLAGS;
-    params.flags = UCP_AM_SEND_FLAG_REPLY;
+  params.op_attr_mask |= UCP_OP_ATTR_FIELD_FLAGS;
+  // Lets the receiver close its endpoint to us when it must end without us.
+  if (network_) params.flags |= UCP_AM_SEND_FLAG_REPLY;
+  // Large messages wait here for their receive, not in the receiver's memory.
+  if (bytes >= kFetchBytesMin || static_cast<uint64_t>(bytes) < segment->header.message_bytes) {
+    params.flags |= UCP_AM_SEND_FLAG_RNDV;
   }
   const ucs_status_ptr_t request = ucp_am_send_nbx(endpoint_, id, &segment->header,
                                                    sizeof(segment->header), data, bytes, &params);
