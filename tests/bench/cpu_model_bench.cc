@@ -1,6 +1,6 @@
 // The speed of the model on this machine's CPU, the way a worker runs it: prompt processing (KV
 // only, no logits) in chunks and single-stream greedy decoding, on Decoder over the CPU backend.
-// Prints one JSON object; tools/bench/llama_cpp.py sets it beside llama.cpp.
+// Prints one JSON object; tools/bench/beside_llama_cpp.py sets it beside llama.cpp.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>

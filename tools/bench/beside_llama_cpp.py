@@ -7,7 +7,7 @@ all tokens of a prompt in batches of 512; decoding is greedy, one sequence, afte
 
     python3 -m venv .longhaul/bench-venv
     .longhaul/bench-venv/bin/pip install llama-cpp-python==0.3.36 numpy   # compiles for some minutes
-    .longhaul/bench-venv/bin/python tools/bench/llama_cpp.py --bench build/release/bin/cpu_model_bench
+    .longhaul/bench-venv/bin/python tools/bench/beside_llama_cpp.py --bench build/release/bin/cpu_model_bench
 
 llama.cpp computes the last token's logits with the prompt; Longhaul's prompt time ends with the KV, the
 first decode step makes those logits. On a 512-token prompt that is about one part in a thousand.
