@@ -22,35 +22,46 @@ void AddPart(const StepSequence& sequence, int64_t first, int64_t tokens, Phase 
                       sequence.tokens.begin() + first + tokens);
 }
 
-// The plan's tokens as rows. The spans point into the plan.
-Batch MakeBatch(const StepPlan& plan) {
+// Tokens come from clients by way of other processes; a table has no row for the wrong ones.
+absl::Status CheckTokens(const StepSequence& sequence, int64_t vocab) {
+  for (const int32_t token : sequence.tokens) {
+    if (token < 0 || token >= vocab) {
+      return absl::InvalidArgumentError(absl::StrCat("token ", token, " is not of this model; its ",
+                                                     "tokens are 0 to ", vocab - 1));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// The sequences' tokens as rows. The spans point into the plan.
+Batch MakeBatch(absl::Span<const StepSequence* const> sequences) {
   Batch batch;
-  for (const StepSequence& sequence : plan.sequences) {
-    const int64_t tokens = static_cast<int64_t>(sequence.tokens.size());
-    LH_CHECK(tokens > 0, absl::StrCat("sequence ", sequence.id, " has no token to run"));
-    AddPart(sequence, 0, sequence.sample ? tokens - 1 : tokens, Phase::kPrefill, batch);
+  for (const StepSequence* sequence : sequences) {
+    const int64_t tokens = static_cast<int64_t>(sequence->tokens.size());
+    LH_CHECK(tokens > 0, absl::StrCat("sequence ", sequence->id, " has no token to run"));
+    AddPart(*sequence, 0, sequence->sample ? tokens - 1 : tokens, Phase::kPrefill, batch);
   }
   batch.prefill_rows = batch.rows();
-  for (const StepSequence& sequence : plan.sequences) {
-    if (!sequence.sample) continue;
-    AddPart(sequence, static_cast<int64_t>(sequence.tokens.size()) - 1, 1, Phase::kDecode, batch);
+  for (const StepSequence* sequence : sequences) {
+    if (!sequence->sample) continue;
+    AddPart(*sequence, static_cast<int64_t>(sequence->tokens.size()) - 1, 1, Phase::kDecode, batch);
   }
   return batch;
 }
 
 // One for each decode row, in order. The spans point into the plan.
-std::vector<SampleRow> MakeSampleRows(const StepPlan& plan) {
+std::vector<SampleRow> MakeSampleRows(absl::Span<const StepSequence* const> sequences) {
   std::vector<SampleRow> rows;
-  for (const StepSequence& sequence : plan.sequences) {
-    if (!sequence.sample) continue;
-    LH_CHECK(sequence.sampling != nullptr,
-             absl::StrCat("sequence ", sequence.id, " samples without parameters"));
+  for (const StepSequence* sequence : sequences) {
+    if (!sequence->sample) continue;
+    LH_CHECK(sequence->sampling != nullptr,
+             absl::StrCat("sequence ", sequence->id, " samples without parameters"));
     SampleRow row;
-    row.params = sequence.sampling.get();
-    row.output_position = sequence.position + static_cast<int64_t>(sequence.tokens.size());
-    row.history = sequence.history;
-    row.history_prompt_tokens = sequence.history_prompt_tokens;
-    row.banned = sequence.banned;
+    row.params = sequence->sampling.get();
+    row.output_position = sequence->position + static_cast<int64_t>(sequence->tokens.size());
+    row.history = sequence->history;
+    row.history_prompt_tokens = sequence->history_prompt_tokens;
+    row.banned = sequence->banned;
     rows.push_back(row);
   }
   return rows;
@@ -93,8 +104,28 @@ void ModelExecutor::Execute(StepPlan plan, LayerDone layer_done, Done done) {
 void ModelExecutor::RunOnDevice(const std::shared_ptr<Step>& step) {
   const int64_t start_us = device_thread_.NowUs();
   const StepPlan& plan = step->plan;
-  const Batch batch = MakeBatch(plan);
-  std::vector<SampleRow> rows = MakeSampleRows(plan);
+  StepResult& result = step->result;
+  result.step = plan.step;
+  std::vector<const StepSequence*> valid;
+  for (const StepSequence& sequence : plan.sequences) {
+    StepResult::Sequence& out = result.sequences.emplace_back();
+    out.id = sequence.id;
+    out.status = CheckTokens(sequence, decoder_.config().vocab);
+    if (out.status.ok()) valid.push_back(&sequence);
+  }
+  if (!valid.empty()) RunValid(step, valid);
+  result.compute_us = device_thread_.NowUs() - start_us;
+  owner_.Post([this, step] {
+    if (step->dropped) return;
+    under_way_ = nullptr;
+    step->done(std::move(step->result));
+  });
+}
+
+void ModelExecutor::RunValid(const std::shared_ptr<Step>& step,
+                             absl::Span<const StepSequence* const> sequences) {
+  const Batch batch = MakeBatch(sequences);
+  std::vector<SampleRow> rows = MakeSampleRows(sequences);
 
   const auto announce = [&](int layer) {
     if (step->layer_done == nullptr) return;
@@ -118,12 +149,11 @@ void ModelExecutor::RunOnDevice(const std::shared_ptr<Step>& step) {
   }
   backend_.Wait(backend_.Record());
 
-  StepResult& result = step->result;
-  result.step = plan.step;
   size_t next_sampled = 0;
-  for (const StepSequence& sequence : plan.sequences) {
-    StepResult::Sequence& out = result.sequences.emplace_back();
-    out.id = sequence.id;
+  size_t next = 0;
+  for (StepResult::Sequence& out : step->result.sequences) {
+    if (!out.status.ok()) continue;
+    const StepSequence& sequence = *sequences[next++];
     if (!sampled.ok()) {
       out.status = sampled.status();
     } else if (sequence.sample) {
@@ -135,12 +165,6 @@ void ModelExecutor::RunOnDevice(const std::shared_ptr<Step>& step) {
       }
     }
   }
-  result.compute_us = device_thread_.NowUs() - start_us;
-  owner_.Post([this, step] {
-    if (step->dropped) return;
-    under_way_ = nullptr;
-    step->done(std::move(step->result));
-  });
 }
 
 }  // namespace longhaul

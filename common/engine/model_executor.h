@@ -2,12 +2,15 @@
 // decoder are called there and nowhere else.
 //
 // A sampled sequence's last token is a decode row; every other token is a prefill row (see Phase).
-// So the tokens that come out do not depend on how the scheduler cut the prompt.
+// So the tokens that come out do not depend on how the scheduler cut the prompt. A sequence with a
+// token that the model does not have gets InvalidArgument and is left out of the step; layer_done
+// is not called when nothing is left.
 #pragma once
 
 #include <memory>
 #include <vector>
 
+#include "absl/types/span.h"
 #include "common/engine/executor.h"
 #include "common/model/decoder.h"
 #include "common/runtime/thread_loop.h"
@@ -29,6 +32,7 @@ class ModelExecutor final : public Executor {
  private:
   struct Step;
   void RunOnDevice(const std::shared_ptr<Step>& step);
+  void RunValid(const std::shared_ptr<Step>& step, absl::Span<const StepSequence* const> sequences);
 
   Loop& owner_;
   Backend& backend_;

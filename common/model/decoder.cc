@@ -158,16 +158,9 @@ void Decoder::FeedForward(const Layer& layer, const Batch& batch, int64_t first)
   MatMul(a.residual, hidden, a.gated, ffn, *layer.down, true, batch, first);
 }
 
-absl::StatusOr<std::vector<absl::StatusOr<SampledToken>>> Decoder::Run(
-    const Batch& batch, const KvPool& pool, absl::Span<SampleRow> samples,
-    LayerStored layer_stored) {
-  const int64_t rows = batch.rows();
-  const int64_t sampled_rows = batch.decode_rows();
-  LH_CHECK(rows > 0, "an empty step");
-  LH_CHECK(static_cast<int64_t>(samples.size()) == sampled_rows,
-           absl::StrCat(samples.size(), " samples for ", sampled_rows, " decode rows"));
-  LH_RETURN_IF_ERROR(Reserve(rows, sampled_rows));
+void Decoder::RunLayers(const Batch& batch, const KvPool& pool, LayerStored layer_stored) {
   const Activations& a = activations_;
+  const int64_t rows = batch.rows();
   const int64_t hidden = config_.hidden;
   const int64_t q_width = int64_t{config_.heads} * config_.head_dim;
   const int64_t qkv_width = q_width + int64_t{2} * config_.kv_heads * config_.head_dim;
@@ -175,9 +168,6 @@ absl::StatusOr<std::vector<absl::StatusOr<SampledToken>>> Decoder::Run(
   const Tensor normed{a.normed, rows, hidden};
   const Tensor qkv{a.qkv, rows, qkv_width};
   const Tensor attended{a.attended, rows, q_width};
-
-  backend_.BeginStep(batch, config_, pool);
-  backend_.Embed(residual, *embedding_, batch.tokens);
   for (int i = 0; i < config_.layers; ++i) {
     const Layer& layer = layers_[i];
     backend_.RmsNorm(normed, residual, *layer.attention_norm, config_.rms_epsilon);
@@ -187,31 +177,51 @@ absl::StatusOr<std::vector<absl::StatusOr<SampledToken>>> Decoder::Run(
       backend_.HeadNorm(qkv, q_width, config_.kv_heads, *layer.k_norm, config_.rms_epsilon);
     }
     backend_.RopeAndStoreKv(qkv, batch, config_, pool, i);
-    layer_stored(i, backend_.Record());
+    if (batch.prefill_rows > 0) layer_stored(i, backend_.Record());
     // Of the last layer a prefill row needed only its KV.
     const bool last = i + 1 == config_.layers;
-    if (last && sampled_rows == 0) break;
+    if (last && batch.decode_rows() == 0) return;
     const int64_t first = last ? batch.prefill_rows : 0;
     if (first < batch.prefill_rows) {
       backend_.Attention(attended, qkv, batch, config_, pool, i, Phase::kPrefill);
     }
-    if (sampled_rows > 0) {
+    if (batch.decode_rows() > 0) {
       backend_.Attention(attended, qkv, batch, config_, pool, i, Phase::kDecode);
     }
     MatMul(a.residual, hidden, a.attended, q_width, *layer.attention_out, true, batch, first);
     FeedForward(layer, batch, first);
   }
-  if (sampled_rows == 0) return std::vector<absl::StatusOr<SampledToken>>();
-
   LH_CHECK(head_ != nullptr || config_.tied_head, "a decoder without its head cannot sample");
   const Tensor last_normed = Rows(a.normed, batch.prefill_rows, rows, hidden);
   backend_.RmsNorm(last_normed, Rows(a.residual, batch.prefill_rows, rows, hidden), *final_norm_,
                    config_.rms_epsilon);
-  const Tensor logits{a.logits, sampled_rows, config_.vocab};
-  backend_.MatMul(logits, last_normed, config_.tied_head ? *embedding_ : *head_, false,
-                  Phase::kDecode);
+  backend_.MatMul({a.logits, batch.decode_rows(), config_.vocab}, last_normed,
+                  config_.tied_head ? *embedding_ : *head_, false, Phase::kDecode);
+}
+
+absl::StatusOr<std::vector<absl::StatusOr<SampledToken>>> Decoder::Run(
+    const Batch& batch, const KvPool& pool, absl::Span<SampleRow> samples,
+    LayerStored layer_stored) {
+  const int64_t rows = batch.rows();
+  const int64_t sampled_rows = batch.decode_rows();
+  LH_CHECK(rows > 0, "an empty step");
+  LH_CHECK(static_cast<int64_t>(samples.size()) == sampled_rows,
+           absl::StrCat(samples.size(), " samples for ", sampled_rows, " decode rows"));
+  LH_RETURN_IF_ERROR(Reserve(rows, sampled_rows));
+
+  backend_.BeginStep(batch, config_, pool);
+  backend_.Embed({activations_.residual, rows, config_.hidden}, *embedding_, batch.tokens);
+  if (batch.prefill_rows > 0) {
+    RunLayers(batch, pool, layer_stored);
+  } else {
+    // Decode steps come again and again in few shapes: worth recording where a device can.
+    backend_.Run(static_cast<uint64_t>(rows), [&] { RunLayers(batch, pool, layer_stored); });
+    const DeviceEvent stored = backend_.Record();
+    for (int i = 0; i < config_.layers; ++i) layer_stored(i, stored);
+  }
+  if (sampled_rows == 0) return std::vector<absl::StatusOr<SampledToken>>();
   for (int64_t i = 0; i < sampled_rows; ++i) samples[i].row = i;
-  return backend_.Sample(logits, samples);
+  return backend_.Sample({activations_.logits, sampled_rows, config_.vocab}, samples);
 }
 
 }  // namespace longhaul

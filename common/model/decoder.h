@@ -33,7 +33,8 @@ class Decoder {
                                                          DecoderOptions options = {});
 
   // Called on the device thread when the work that stores the KV of `layer` has been queued, in
-  // order; the KV may be read once `stored` is done.
+  // order; the KV may be read once `stored` is done. In a step without prefill rows, which nobody
+  // waits for layer by layer, all calls come at its end.
   using LayerStored = absl::FunctionRef<void(int layer, DeviceEvent stored)>;
 
   // Runs one step. samples[i] belongs to decode row batch.prefill_rows + i; its `row` is set here.
@@ -66,6 +67,8 @@ class Decoder {
   // out = x W^T over rows [first, rows), each phase by its own kernels.
   void MatMul(float* out, int64_t out_width, float* x, int64_t x_width,
               const PreparedWeight& weight, bool accumulate, const Batch& batch, int64_t first);
+  // Queues the layers over the embedded rows, and the logits of the decode rows.
+  void RunLayers(const Batch& batch, const KvPool& pool, LayerStored layer_stored);
   void FeedForward(const Layer& layer, const Batch& batch, int64_t first);
 
   Backend& backend_;

@@ -122,6 +122,18 @@ TEST_F(ModelExecutorTest, ADamagedCacheEndsItsSequenceOnly) {
   EXPECT_GE(result.sequences[1].sampled.token, 0);
 }
 
+TEST_F(ModelExecutorTest, AForeignTokenEndsItsSequenceOnly) {
+  const StepResult alone = Run({Sequence(2, 0, 20, true)});
+  StepSequence foreign = Sequence(1, 0, 5, true);
+  foreign.tokens[2] = static_cast<int32_t>(model_.config.vocab);
+  const StepResult result = Run({foreign, Sequence(2, 0, 20, true)});
+  EXPECT_EQ(result.sequences[0].status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(result.sequences[0].status.message()), testing::HasSubstr("0 to 319"));
+  EXPECT_EQ(result.sequences[1].sampled.token, alone.sequences[0].sampled.token);
+  foreign.tokens[2] = -1;
+  EXPECT_FALSE(Run({foreign}).sequences[0].status.ok());
+}
+
 TEST_F(ModelExecutorTest, NoCallbackComesAfterItHasGone) {
   bool called = false;
   OnOwner([&] {
