@@ -8,6 +8,7 @@
 #include "common/base/check.h"
 #include "common/base/log.h"
 #include "router/api/error.h"
+#include "router/core/generate_message.h"
 #include "router/policy/prefix_index.h"
 
 namespace longhaul {
@@ -18,33 +19,6 @@ int64_t CeilSeconds(int64_t us) { return (us + 999'999) / 1'000'000; }
 // The worker or the way to it is gone; nothing is wrong with the request.
 bool IsLoss(const absl::Status& status) {
   return absl::IsUnavailable(status) || absl::IsAborted(status) || absl::IsCancelled(status);
-}
-
-SampledToken FromProto(const GenerateEvent::Token& token) {
-  SampledToken sampled;
-  sampled.token = token.token();
-  sampled.logprob = token.logprob();
-  for (const auto& top : token.top_logprobs()) {
-    sampled.top_logprobs.emplace_back(top.token(), top.logprob());
-  }
-  return sampled;
-}
-
-void ToProto(const SamplingParams& params, Sampling& proto) {
-  proto.set_temperature(params.temperature);
-  proto.set_top_p(params.top_p);
-  proto.set_top_k(params.top_k);
-  proto.set_min_p(params.min_p);
-  proto.set_repetition_penalty(params.repetition_penalty);
-  proto.set_presence_penalty(params.presence_penalty);
-  proto.set_frequency_penalty(params.frequency_penalty);
-  proto.set_seed(params.seed);
-  proto.set_top_logprobs(params.top_logprobs);
-  for (const auto& [token, bias] : params.logit_bias) {
-    auto* entry = proto.add_logit_bias();
-    entry->set_token(token);
-    entry->set_bias(bias);
-  }
 }
 
 }  // namespace
@@ -292,20 +266,9 @@ void Dispatcher::OnEvent(uint64_t id, int attempt, const GenerateEvent& event) {
   // The listener may cancel in any of the calls: look again after each.
   if (!running->started) {
     running->started = true;
-    const GenerateEvent::Timing& timing = event.timing();
-    GenerateStart start;
+    GenerateStart start = StartOf(event.timing());
     start.decode_name = running->decode_name;
-    start.prefill_name = timing.prefill_name();
-    start.path = timing.path();
-    start.transport = timing.transport();
     start.is_long = running->is_long;
-    start.cached_tokens = timing.cached_tokens();
-    start.kv_bytes = timing.kv_bytes();
-    start.kv_us = timing.kv_us();
-    start.queue_us = timing.queue_us();
-    start.prefill_us = timing.prefill_us();
-    start.transfer_exposed_us = timing.transfer_exposed_us();
-    start.first_decode_us = timing.first_decode_us();
     start.ttft_us = loop_->NowUs() - running->submitted_us;
     start.attempts = attempt;
     running->listener->OnStart(start);

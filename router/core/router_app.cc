@@ -71,8 +71,8 @@ absl::StatusOr<std::unique_ptr<RouterApp>> RouterApp::Start(
   admin.metrics = [registry = own.metrics] { return registry->Text(); };
   admin.ready = [raw = app.get()] { return raw->Ready(); };
   admin.version = [name = own.name, served = app->model_.name] {
-    return absl::StrFormat(R"({"version":"%s","role":"router","name":"%s","model":"%s"})",
-                           kVersion, name, served);
+    return absl::StrFormat(R"({"version":"%s","role":"router","name":"%s","model":"%s"})", kVersion,
+                           name, served);
   };
   app->service_ =
       std::make_unique<Service>(loop, app->text_loop_.get(), app->dispatcher_.get(), &app->model_,
