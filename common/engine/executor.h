@@ -1,5 +1,5 @@
-// Executor: the door to "run this step". Makers: the model on a backend (ModelExecutor), a cost
-// model that only takes time (TimedExecutor), a stub whose tokens depend on every KV byte it reads
+// Executor: the door to "run this step". Makers: the model on a backend (ModelExecutor), a stub
+// whose tokens depend on every KV byte it reads and whose time comes from a cost model
 // (KvStubExecutor).
 #pragma once
 

@@ -1,6 +1,5 @@
 // Device: the door to a processor's memory and its queue of work. Backend (backend.h) adds the
-// model's operations. kv_transfer sees only this. One device thread calls it, unless a method says
-// otherwise.
+// model's operations. One device thread calls it, unless a method says otherwise.
 #pragma once
 
 #include <cstddef>
