@@ -26,14 +26,15 @@ absl::StatusOr<std::unique_ptr<WorkerModel>> WorkerModel::Load(Backend& backend,
   auto model = std::make_unique<WorkerModel>();
   LH_ASSIGN_OR_RETURN(model->file_, LoadModelFile(options.path));
   const ModelConfig& config = model->file_.config;
-  LH_ASSIGN_OR_RETURN(model->decoder_, Decoder::Create(backend, config, model->file_.weights,
-                                                       {.head = options.head}));
   KvLayout& layout = model->pool_.layout;
   layout = {.layers = config.layers,
             .kv_heads = config.kv_heads,
             .head_dim = config.head_dim,
             .block_tokens = options.block_tokens,
             .dtype = DType::kBF16};
+  LH_RETURN_IF_ERROR(backend.CheckShapes(config, layout));
+  LH_ASSIGN_OR_RETURN(model->decoder_, Decoder::Create(backend, config, model->file_.weights,
+                                                       {.head = options.head}));
   const int64_t pool_bytes = PoolBytes(options, layout, config, backend.capacity_bytes());
   model->pool_.blocks = pool_bytes / layout.block_bytes();
   if (model->pool_.blocks < 1) {

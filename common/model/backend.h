@@ -87,6 +87,10 @@ struct SampleRow {
 
 class Backend : public Device {
  public:
+  // Whether the kernels take the model's shapes and the pool's. Error: InvalidArgument with the
+  // number and what would be valid. Asked once, before anything is prepared.
+  virtual absl::Status CheckShapes(const ModelConfig& config, const KvLayout& layout) const = 0;
+
   // Takes a matrix [rows, cols], a norm's vector [cols] or the embedding over from its file. Load
   // time only. Several views that share their input ([q,k,v] or [gate,up]) are prepared as one
   // matrix, whose output rows follow each other. `biases` is empty or has a vector for each part,

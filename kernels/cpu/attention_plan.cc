@@ -3,18 +3,10 @@
 #include <algorithm>
 #include <cmath>
 
-#include "absl/strings/str_cat.h"
-#include "common/base/check.h"
-
 namespace longhaul {
 
 void AttentionPlan::Bind(const CpuKernels& kernels, const Batch& batch, const ModelConfig& config,
                          const KvPool& pool, int layer, Tensor qkv, Tensor out) {
-  LH_CHECK(pool.layout.block_tokens % kBlockTokensStep == 0,
-           absl::StrCat("blocks of ", pool.layout.block_tokens, " tokens"));
-  LH_CHECK(config.head_dim % kHeadDimStep == 0 && config.head_dim <= kHeadDimMax,
-           absl::StrCat("heads of ", config.head_dim));
-  LH_CHECK(pool.layout.dtype == DType::kBF16, "KV is bf16");
   kernels_ = &kernels;
   batch_ = &batch;
   config_ = &config;

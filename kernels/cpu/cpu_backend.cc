@@ -1,10 +1,6 @@
 #include "kernels/cpu/cpu_backend.h"
 
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -16,6 +12,7 @@
 #include "common/model/sampler.h"
 #include "common/runtime/thread_pool.h"
 #include "kernels/cpu/attention_plan.h"
+#include "kernels/cpu/cpu_memory.h"
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/prefill_matmul.h"
 #include "kernels/cpu/work_sharing.h"
@@ -27,25 +24,6 @@ namespace {
 constexpr int64_t kRowsAtOnce = 8;
 // Weight rows of a decode task: some tens of kilobytes of weights.
 constexpr int64_t kWeightRowsAtOnce = 64;
-
-class CpuBuffer final : public DeviceBuffer {
- public:
-  CpuBuffer(std::byte* data, int64_t bytes, int64_t& allocated_bytes)
-      : data_(data), bytes_(bytes), allocated_bytes_(allocated_bytes) {
-    allocated_bytes_ += bytes_;
-  }
-  ~CpuBuffer() override {
-    munmap(data_, bytes_);
-    allocated_bytes_ -= bytes_;
-  }
-  std::byte* data() const override { return data_; }
-  int64_t bytes() const override { return bytes_; }
-
- private:
-  std::byte* const data_;
-  const int64_t bytes_;
-  int64_t& allocated_bytes_;
-};
 
 class CpuWeight final : public PreparedWeight {
  public:
@@ -68,6 +46,7 @@ class CpuBackend final : public Backend {
       : options_(options),
         isa_(isa),
         kernels_(KernelsFor(isa)),
+        memory_(options.memory_bytes_max),
         pool_(options.threads, options.cores),
         prefill_(kernels_, pool_),
         scratch_(options.threads) {}
@@ -77,25 +56,9 @@ class CpuBackend final : public Backend {
                         options_.threads == 1 ? " thread" : " threads");
   }
   bool host_visible() const override { return true; }
-  int64_t capacity_bytes() const override {
-    const int64_t free_bytes = int64_t{sysconf(_SC_AVPHYS_PAGES)} * sysconf(_SC_PAGESIZE);
-    if (options_.memory_bytes_max == 0) return free_bytes;
-    return std::min(free_bytes, options_.memory_bytes_max - allocated_bytes_);
-  }
-
+  int64_t capacity_bytes() const override { return memory_.free_bytes(); }
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(int64_t bytes) override {
-    LH_CHECK(bytes > 0, absl::StrCat("a buffer of ", bytes, " bytes"));
-    const int64_t left = capacity_bytes();
-    void* data = MAP_FAILED;
-    if (bytes <= left) {
-      data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    }
-    if (data == MAP_FAILED) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat("no memory for a buffer of ", bytes, " bytes: ", left, " bytes are left"));
-    }
-    madvise(data, bytes, MADV_HUGEPAGE);  // fewer page walks for attention; only a wish
-    return std::make_unique<CpuBuffer>(static_cast<std::byte*>(data), bytes, allocated_bytes_);
+    return memory_.Allocate(bytes);
   }
 
   // The queue is the caller: work is done when its call returns.
@@ -104,6 +67,7 @@ class CpuBackend final : public Backend {
   bool IsDone(DeviceEvent event) override { return true; }
   void Wait(DeviceEvent event) override {}
 
+  absl::Status CheckShapes(const ModelConfig& config, const KvLayout& layout) const override;
   absl::StatusOr<std::unique_ptr<PreparedWeight>> Prepare(
       WeightUse use, absl::Span<const WeightView> parts,
       absl::Span<const WeightView> biases) override;
@@ -143,7 +107,7 @@ class CpuBackend final : public Backend {
   const CpuBackendOptions options_;
   const CpuIsa isa_;
   const CpuKernels& kernels_;
-  int64_t allocated_bytes_ = 0;
+  CpuMemory memory_;
   ThreadPool pool_;
   PrefillMatMul prefill_;
   std::vector<std::vector<std::byte>> scratch_;  // by worker
@@ -153,6 +117,23 @@ class CpuBackend final : public Backend {
   std::vector<float> cosines_, sines_;              // [rows][head_dim / 2] of the step
   std::vector<const BatchSequence*> row_sequence_;  // [rows]
 };
+
+absl::Status CpuBackend::CheckShapes(const ModelConfig& config, const KvLayout& layout) const {
+  if (config.head_dim % kHeadDimStep != 0 || config.head_dim > kHeadDimMax) {
+    return absl::InvalidArgumentError(absl::StrCat("the model's heads are ", config.head_dim,
+                                                   " wide; the CPU kernels take ", "multiples of ",
+                                                   kHeadDimStep, " up to ", kHeadDimMax));
+  }
+  if (layout.block_tokens < 1 || layout.block_tokens % kBlockTokensStep != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "KV blocks of ", layout.block_tokens, " tokens; use a multiple of ", kBlockTokensStep));
+  }
+  if (layout.dtype != DType::kBF16) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("KV as ", DTypeName(layout.dtype), "; the CPU kernels take BF16"));
+  }
+  return absl::OkStatus();
+}
 
 absl::StatusOr<std::unique_ptr<PreparedWeight>> CpuBackend::Prepare(
     WeightUse use, absl::Span<const WeightView> parts, absl::Span<const WeightView> biases) {

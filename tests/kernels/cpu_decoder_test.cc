@@ -231,6 +231,16 @@ TEST(CpuBackendTest, ErrorsSayWhatIsWrong) {
   EXPECT_EQ(backend->capacity_bytes(), 400);
 
   ModelFile model = MakeTinyModel({});
+  KvLayout layout{2, 2, 16, 16};
+  EXPECT_TRUE(backend->CheckShapes(model.config, layout).ok());
+  layout.block_tokens = 24;
+  EXPECT_THAT(std::string(backend->CheckShapes(model.config, layout).message()),
+              testing::HasSubstr("KV blocks of 24 tokens; use a multiple of 16"));
+  layout.block_tokens = 16;
+  model.config.head_dim = 40;
+  EXPECT_THAT(std::string(backend->CheckShapes(model.config, layout).message()),
+              testing::HasSubstr("heads are 40 wide"));
+  model.config.head_dim = 16;
   model.weights.layers[1].up.rows -= 1;
   const absl::Status shape = Decoder::Create(*backend, model.config, model.weights).status();
   EXPECT_EQ(shape.code(), absl::StatusCode::kInvalidArgument);
