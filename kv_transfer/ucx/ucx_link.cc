@@ -44,6 +44,19 @@ UcxWorker::~UcxWorker() {
   ucp_worker_destroy(handle);
 }
 
+bool UcxWorker::Finished() {
+  if (!greeted) return false;
+  if (UCS_PTR_IS_PTR(pending)) {
+    if (ucp_request_check_status(pending) == UCS_INPROGRESS) return false;
+    ucp_request_free(pending);
+  }
+  // The progress that ended the last one may have begun something new, such as the answer to a peer
+  // that connects.
+  ucp_request_param_t params{};
+  pending = ucp_worker_flush_nbx(handle, &params);
+  return !UCS_PTR_IS_PTR(pending);
+}
+
 UcxLink::UcxLink(UcxTransport* transport, std::unique_ptr<UcxWorker> worker, uint64_t link_id)
     : transport_(transport), worker_(std::move(worker)), link_id_(link_id) {
   transport_->links_.push_back(this);

@@ -19,7 +19,12 @@ namespace longhaul {
 // Active-message ids. A message crosses as segments, each at most kSegmentBytesMax and each an
 // active message with this header: it says where the bytes belong, so either side may cut and order
 // them as it likes.
-enum UcxMessageId : unsigned { kSegmentMessage = 0, kAbandonMessage = 1, kPathMessage = 2 };
+enum UcxMessageId : unsigned {
+  kSegmentMessage = 0,
+  kAbandonMessage = 1,
+  kPathMessage = 2,
+  kGreetingMessage = 3,
+};
 struct UcxSegmentHeader {
   uint64_t link_id = 0;
   uint64_t tag = 0;
@@ -60,7 +65,19 @@ struct UcxWorker {
   const int epoll_fd;
   int event_fd = -1;
   ucs_status_t endpoint_error = UCS_OK;  // set by UCX when it notices that the peer is gone
-  ucs_status_ptr_t pending = nullptr;    // what a buried worker waits for
+  // What UCX must finish before the worker may be destroyed; looked at by Finished.
+  ucs_status_ptr_t pending = nullptr;
+
+  // A sender's first message over the network, which carries nothing; false until the receiver has
+  // taken it, which proves that its answer to our connection is on its way. UCX 1.13 aborts a
+  // receiver that has to drop that answer, so the connection stays until then.
+  UcxSegmentHeader greeting_header;
+  char greeting = 0;
+  bool greeted = true;
+
+  // Whether UCX has nothing of its own under way to the peer at this instant; asks it again each
+  // time.
+  bool Finished();
 };
 
 class UcxLink : public Link {

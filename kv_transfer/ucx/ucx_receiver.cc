@@ -28,6 +28,10 @@ bool ReadHeader(const void* header, size_t header_bytes, UcxSegmentHeader& read)
   return true;
 }
 
+ucs_status_t Ignore(void*, const void*, size_t, void*, size_t, const ucp_am_recv_param_t*) {
+  return UCS_OK;
+}
+
 bool IsHere(const ucp_am_recv_param_t* param) {
   return (param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV) == 0;
 }
@@ -37,6 +41,7 @@ bool IsHere(const ucp_am_recv_param_t* param) {
 UcxReceiver::UcxReceiver(UcxTransport* transport, std::unique_ptr<UcxWorker> worker,
                          uint64_t link_id)
     : UcxLink(transport, std::move(worker), link_id), staging_(kStagingBuffersMax) {
+  SetHandler(kGreetingMessage, Ignore, nullptr);
   SetHandler(
       kSegmentMessage,
       [](void* arg, const void* header_data, size_t header_bytes, void* data, size_t bytes,
@@ -246,7 +251,7 @@ ReceiveCursor& UcxReceiver::CursorAt(Message& message, int64_t offset_bytes) {
 
 void UcxReceiver::Pump() {
   if (!broken_.ok()) return Fail(broken_);
-  while (broken_.ok() && !to_fetch_.empty() && fetches_.size() < kFetchesMax &&
+  while (broken_.ok() && !to_fetch_.empty() && MayFetch() && fetches_.size() < kFetchesMax &&
          StartFetch(to_fetch_.front())) {
     to_fetch_.pop_front();
   }
@@ -257,6 +262,11 @@ void UcxReceiver::Pump() {
     if (!message.mapped()->status.ok()) ended_.Add(tag);
     Finish(std::move(message.mapped()->done), message.mapped()->status);
   }
+}
+
+bool UcxReceiver::MayFetch() {
+  answered_ = answered_ || shared_memory_ || worker_->Finished();
+  return answered_;
 }
 
 bool UcxReceiver::StartFetch(Arrival& arrival) {
@@ -308,7 +318,8 @@ void UcxReceiver::FetchEnded(Fetch* fetch, ucs_status_t status) {
   if (status != UCS_OK) {
     broken_ = absl::UnavailableError(
         absl::StrCat("the sender is gone: UCX cannot read from it: ", ucs_status_string(status)));
-    FailMessage(tag, message, broken_);
+    // When we are closing, that is the reason.
+    if (!closing_) FailMessage(tag, message, broken_);
   } else if (fetch->staging != nullptr) {
     TakeBytes(message, fetch->header, fetch->staging.get(), fetch->bytes);
   } else {
@@ -358,7 +369,8 @@ UcxLink::Rest UcxReceiver::Quiesce() {
     ucp_request_param_t params{};
     params.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS;
     params.flags = UCP_EP_CLOSE_FLAG_FORCE;
-    worker_->pending = ucp_ep_close_nbx(reply_endpoint_, &params);
+    // The worker is destroyed below, and this request with it.
+    ucp_ep_close_nbx(reply_endpoint_, &params);
     for (int round = 0; round < kQuiesceRoundsMax && !fetches_.empty(); ++round) {
       ucp_worker_progress(worker());
     }
@@ -366,15 +378,8 @@ UcxLink::Rest UcxReceiver::Quiesce() {
   }
   // The worker goes on without us.
   for (const auto id : {kSegmentMessage, kAbandonMessage, kPathMessage}) {
-    SetHandler(
-        id,
-        [](void*, const void*, size_t, void*, size_t, const ucp_am_recv_param_t*) {
-          return UCS_OK;
-        },
-        nullptr);
+    SetHandler(id, Ignore, nullptr);
   }
-  ucp_request_param_t params{};
-  worker_->pending = ucp_worker_flush_nbx(worker(), &params);
   return Rest::kBury;
 }
 
@@ -383,7 +388,7 @@ void UcxReceiver::EndAll(const absl::Status& status) {
   fetches_.clear();
   to_finish_.clear();
   for (auto& [tag, message] : std::exchange(messages_, {})) {
-    const bool over = message->queued;
+    const bool over = message->queued || !message->status.ok();
     Finish(std::move(message->done), over ? message->status : status);
   }
 }

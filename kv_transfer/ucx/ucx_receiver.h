@@ -68,6 +68,7 @@ class UcxReceiver final : public UcxLink {
   void Take(Message& message, Arrival arrival);
   void TakeBytes(Message& message, const UcxSegmentHeader& header, const std::byte* data,
                  int64_t bytes);
+  bool MayFetch();
   // False when all staging buffers are out.
   bool StartFetch(Arrival& arrival);
   void FetchEnded(Fetch* fetch, ucs_status_t status);
@@ -77,6 +78,9 @@ class UcxReceiver final : public UcxLink {
 
   std::string path_ = "ucx";
   bool closing_ = false;
+  // UCX has answered the sender that connected. Before that nothing is fetched over the network:
+  // UCX 1.13 aborts the process when it has to drop its own answer.
+  bool answered_ = false;
   ucp_ep_h reply_endpoint_ = nullptr;  // to a sender on the network, once it is known
   // A fetch has failed: UCX has freed its endpoint to the sender, so no descriptor may be touched
   // any more.

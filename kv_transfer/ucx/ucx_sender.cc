@@ -58,6 +58,7 @@ absl::StatusOr<std::unique_ptr<Link>> UcxSender::Make(UcxTransport* transport,
     link->endpoint_ = nullptr;
     return UcxError(status, "UCX cannot connect to the receiver's address");
   }
+  if (network) link->Greet();
   return link;
 }
 
@@ -98,12 +99,34 @@ void UcxSender::Pump() {
   }
 }
 
+// Nothing of ours is given to UCX before the greeting is over, so that a link that ends early can
+// be buried.
+void UcxSender::Greet() {
+  UcxWorker* const worker = worker_.get();
+  worker->greeted = false;
+  worker->greeting_header = {link_id_, 0, 0, 0, 1};
+  ucp_request_param_t params{};
+  params.op_attr_mask =
+      UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_FLAGS;
+  params.flags = UCP_AM_SEND_FLAG_RNDV;  // so that it ends only when the receiver has let go of it
+  params.cb.send = [](void* request, ucs_status_t, void* user_data) {
+    ucp_request_free(request);
+    static_cast<UcxWorker*>(user_data)->greeted = true;
+  };
+  params.user_data = worker;
+  const ucs_status_ptr_t request = ucp_am_send_nbx(
+      endpoint_, kGreetingMessage, &worker->greeting_header, sizeof(worker->greeting_header),
+      &worker->greeting, sizeof(worker->greeting), &params);
+  worker->greeted = !UCS_PTR_IS_PTR(request);
+}
+
 void UcxSender::PumpMessage(TransferTag tag) {
   const auto found = messages_.find(tag);
   Message& message = *found->second;
   const auto over = [&] { return message.begun && message.posted_bytes == message.bytes; };
-  while (message.status.ok() && !message.cancelled && !over() &&
-         message.in_flight < kSegmentsInFlightMax) {
+  const auto goes_on = [&] { return message.status.ok() && !message.cancelled && !over(); };
+  if (goes_on() && !worker_->greeted) return Queue(tag);
+  while (goes_on() && message.in_flight < kSegmentsInFlightMax) {
     PostNextSegment(tag, message);
   }
   if (message.in_flight > 0 || message.queued) return;
@@ -207,6 +230,7 @@ UcxLink::Rest UcxSender::Quiesce() {
   path();  // it cannot be asked later
   // Without peer mode a forced close ends no operation; destroying the worker does.
   if (!network_) return Rest::kDestroyNow;
+  if (!worker_->greeted) return Rest::kBury;
   ucp_request_param_t params{};
   params.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS;
   params.flags = UCP_EP_CLOSE_FLAG_FORCE;

@@ -60,6 +60,7 @@ class UcxSender final : public UcxLink {
   void EndAll(const absl::Status& status) override;
 
   void PumpMessage(TransferTag tag);
+  void Greet();
   void PostNextSegment(TransferTag tag, Message& message);
   void Post(UcxMessageId id, std::unique_ptr<Segment> segment, const void* data, int64_t bytes);
   void SegmentEnded(Segment* segment, ucs_status_t status);

@@ -169,19 +169,14 @@ bool UcxTransport::Poll() {
 }
 
 void UcxTransport::Bury(std::unique_ptr<UcxWorker> worker) {
-  buried_.push_back(std::move(worker));
-  PollBuried();
+  if (!worker->Finished()) buried_.push_back(std::move(worker));
 }
 
 bool UcxTransport::PollBuried() {
   bool worked = false;
   std::erase_if(buried_, [&](const std::unique_ptr<UcxWorker>& worker) {
     worked = ucp_worker_progress(worker->handle) != 0 || worked;
-    if (UCS_PTR_IS_PTR(worker->pending)) {
-      if (ucp_request_check_status(worker->pending) == UCS_INPROGRESS) return false;
-      ucp_request_free(worker->pending);
-    }
-    return true;
+    return worker->Finished();
   });
   return worked;
 }
