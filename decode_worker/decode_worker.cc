@@ -115,6 +115,7 @@ void DecodeWorker::Fill(const DecodeScheduler::Admission& admission) {
   if (!again) {
     request.admitted_us = request.fill_started_us = loop_->NowUs();
     request.cached_tokens = admission.cached_tokens;
+    counters_.tokens_cached += admission.cached_tokens;
   }
   const int64_t missing = admission.fill_end - admission.cached_tokens;
   if (missing == 0) {
@@ -162,12 +163,19 @@ void DecodeWorker::StartHandOff(Request& request, const DecodeScheduler::Admissi
   request.hand_off->Start();
 }
 
+void DecodeWorker::CountHandOff(const HandOffReport& report, int attempts_failed) {
+  counters_.kv_bytes_received += report.kv_bytes;
+  counters_.hand_off_attempts_failed += attempts_failed;
+  counters_.digest_mismatches += report.digest_mismatches;
+  counters_.stale_messages += report.stale_messages;
+}
+
 void DecodeWorker::OnHandOffDone(SequenceId id, const absl::Status& status) {
   Request& request = *Find(id);
   const HandOffReport& report = request.hand_off->report();
-  counters_.kv_bytes_received += report.kv_bytes;
-  counters_.hand_off_attempts_failed += report.attempts - (status.ok() ? 1 : 0);
+  CountHandOff(report, report.attempts - (status.ok() ? 1 : 0));
   if (status.ok()) {
+    ++counters_.hand_offs_whole;
     request.filled_us = loop_->NowUs();
     if (!request.report.has_value()) request.report = report;
     // It waits for the end of its stream by itself; the sequence runs.
@@ -197,8 +205,13 @@ void DecodeWorker::OnHandOffQuiet(HandOffId id) {
   ending_.erase(found);
   blocks_.Release(ending.blocks);
   if (ending.cancelled_us != 0) {
-    counters_.cancel_to_free_us_max =
-        std::max(counters_.cancel_to_free_us_max, loop_->NowUs() - ending.cancelled_us);
+    const int64_t since_cancel_us = loop_->NowUs() - ending.cancelled_us;
+    counters_.cancel_to_free_us_max = std::max(counters_.cancel_to_free_us_max, since_cancel_us);
+    ++counters_.hand_offs_cancelled;
+    // The attempt that was cancelled did not fail; one that had not begun is not counted at all.
+    const HandOffReport& report = ending.hand_off->report();
+    CountHandOff(report, std::max(report.attempts - 1, 0));
+    if (observer_ != nullptr) observer_->OnCancelledFree(since_cancel_us);
   }
   loop_->Post([ended = std::shared_ptr<HandOff>(std::move(ending.hand_off))] {});
   Later();
@@ -252,6 +265,7 @@ void DecodeWorker::MaybeStep() {
   step_context_tokens_ = 0;
   for (const StepSequence& row : plan.sequences) {
     step_context_tokens_ += row.position;
+    if (!row.sample) counters_.tokens_prefilled += static_cast<int64_t>(row.tokens.size());
     Request* request = Find(row.id);
     if (request != nullptr && row.sample && request->first_step_us == 0) {
       request->first_step_us = step_started_us_;
@@ -323,6 +337,7 @@ GenerateEvent::Timing DecodeWorker::TimingOf(const Request& request) const {
   if (request.report.has_value() && !request.local) {
     const HandOffReport& report = *request.report;
     timing.set_path("remote");
+    timing.set_transport(options_.transport);
     timing.set_prefill_name(report.prefill_name);
     timing.set_kv_bytes(report.kv_bytes);
     timing.set_kv_us(report.last_byte_us - report.first_byte_us);

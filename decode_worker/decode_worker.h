@@ -26,6 +26,7 @@ namespace longhaul {
 struct DecodeWorkerOptions {
   std::string name = "decode-0";
   std::string model;         // shown in the status
+  std::string transport;     // the KV wire's name, shown in the timing
   uint64_t incarnation = 0;  // random, of this start of the process
   Fingerprint fingerprint;
   int64_t vocab = 0;                // tokens outside [0, vocab) are refused
@@ -45,12 +46,18 @@ struct DecodeWorkerCounters {
   int64_t requests_cancelled = 0;
   int64_t requests_failed = 0;
   int64_t tokens_generated = 0;
+  int64_t tokens_prefilled = 0;  // prompt tokens computed here
+  int64_t tokens_cached = 0;     // prompt tokens found in the cache here
   int64_t steps = 0;
-  int64_t hand_offs = 0;  // prompts whose KV came over a link
+  int64_t hand_offs = 0;  // begun
+  int64_t hand_offs_whole = 0;
+  int64_t hand_offs_cancelled = 0;
   int64_t hand_off_attempts_failed = 0;
+  int64_t digest_mismatches = 0;  // of those, because KV arrived damaged
   int64_t local_prefills = 0;
   int64_t local_fallbacks = 0;  // of those, because no prefill worker could
   int64_t kv_bytes_received = 0;
+  int64_t stale_messages = 0;  // of an earlier attempt, ignored
   int64_t cancel_to_free_us_max = 0;
 };
 
@@ -75,14 +82,16 @@ class DecodeWorker final : public WorkerClient {
   const DecodeWorkerCounters& counters() const { return counters_; }
   const BlockManager& blocks() const { return blocks_; }
   int64_t preemptions() const { return scheduler_.preemptions(); }
+  int64_t links_fenced() const { return links_.retired(); }
 
-  // Called with the timing of each request at its first token, and with each step's time; for
-  // metrics.
+  // Called with the timing of each request at its first token, with each step's time, and when the
+  // blocks of a cancelled hand-off are free; for metrics.
   struct Observer {
     virtual ~Observer() = default;
     virtual void OnFirstToken(const GenerateEvent::Timing& timing,
                               const std::string& length_class) = 0;
     virtual void OnStep(int64_t rows, int64_t step_us) = 0;
+    virtual void OnCancelledFree(int64_t since_cancel_us) = 0;
   };
   void set_observer(Observer* observer) { observer_ = observer; }
 
@@ -124,6 +133,7 @@ class DecodeWorker final : public WorkerClient {
   void StartHandOff(Request& request, const DecodeScheduler::Admission& admission);
   void OnHandOffDone(SequenceId id, const absl::Status& status);
   void OnHandOffQuiet(HandOffId id);
+  void CountHandOff(const HandOffReport& report, int attempts_failed);
   void FillLocally(Request& request);
   void Later();
   void MaybeStep();

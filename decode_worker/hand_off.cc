@@ -20,7 +20,6 @@ HandOff::HandOff(const HandOffContext* context, Request request, Callbacks callb
 HandOff::~HandOff() {
   *self_ = nullptr;
   if (MutantIs(Mutant::kLostCancel)) (void)call_.release();
-  if (MutantIs(Mutant::kReuseBeforeQuiesce)) (void)receiver_.release();
   context_->loop->CancelTimer(stall_timer_);
   context_->loop->CancelTimer(fence_timer_);
   context_->loop->CancelTimer(retry_timer_);
@@ -52,6 +51,12 @@ void HandOff::StartAttempt() {
   });
 }
 
+// A receiver speaks for one attempt; what it says after that attempt is over changes nothing.
+bool HandOff::IsCurrent(const HandOff* hand_off, uint32_t transfer_id) {
+  return hand_off != nullptr && hand_off->receiver_ != nullptr &&
+         hand_off->receiver_->transfer_id() == transfer_id;
+}
+
 void HandOff::Open(const LinkPool::PeerLink& link) {
   const int64_t end = static_cast<int64_t>(request_.tokens.size());
   const TransferPlan plan(context_->pool.layout, position_, end, context_->options.chunk_tokens);
@@ -61,16 +66,19 @@ void HandOff::Open(const LinkPool::PeerLink& link) {
       std::make_unique<KvReceiver>(context_->engine, link.link, context_->pool, plan, transfer_id,
                                    KvReceiver::Callbacks{
                                        .chunk_whole =
-                                           [self = self_](int) {
-                                             if (*self != nullptr) (*self)->OnChunkWhole();
+                                           [self = self_, transfer_id](int) {
+                                             if (IsCurrent(*self, transfer_id))
+                                               (*self)->OnChunkWhole();
                                            },
                                        .failed =
-                                           [self = self_](const absl::Status& status) {
-                                             if (*self != nullptr) (*self)->FailAttempt(status);
+                                           [self = self_, transfer_id](const absl::Status& status) {
+                                             if (IsCurrent(*self, transfer_id))
+                                               (*self)->FailAttempt(status);
                                            },
                                        .quiesced =
-                                           [self = self_] {
-                                             if (*self != nullptr) (*self)->OnQuiesced();
+                                           [self = self_, transfer_id] {
+                                             if (IsCurrent(*self, transfer_id))
+                                               (*self)->OnQuiesced();
                                            },
                                    });
   for (int i = 0; i < context_->options.window_chunks && i < plan.chunks(); ++i) PostChunk();
@@ -106,6 +114,7 @@ void HandOff::OnEvent(const PrefillEvent& event) {
   // A stream belongs to one attempt; a message that names another one is a fault of the wire and
   // changes nothing.
   const bool stale = event.transfer_id() != receiver_->transfer_id();
+  report_.stale_messages += stale;
   if (failing_ || cancelled_ || (stale && !MutantIs(Mutant::kStaleAttemptAccepted))) return;
   if (event.has_started()) {
     report_.prefill_queue_us = event.started().queue_us();
@@ -115,7 +124,7 @@ void HandOff::OnEvent(const PrefillEvent& event) {
     report_.prefill_compute_us = sent.compute_us();
     report_.exposed_us = sent.since_computed_us();
     receiver_->OnDigest(sent.chunk(), sent.digest());
-    if (receiver_->chunks_missing() > 0) ArmStall();
+    if (!failing_ && receiver_->chunks_missing() > 0) ArmStall();
   }
 }
 
@@ -175,6 +184,7 @@ void HandOff::FailAttempt(const absl::Status& status) {
   if (failing_ || cancelled_ || complete_) return;
   failing_ = true;
   failure_ = status;
+  if (absl::IsDataLoss(status)) ++report_.digest_mismatches;
   LogWarning("hand_off_attempt_failed", {{"request_id", request_.request_id},
                                          {"prefill", report_.prefill_name},
                                          {"attempt", report_.attempts},
@@ -186,8 +196,9 @@ void HandOff::FailAttempt(const absl::Status& status) {
     receiver_->Cancel();
     // A peer that is gone will never end what it began; its link is of no use to anybody.
     if (absl::IsUnavailable(status)) context_->links->Retire(receiver_->link());
+    if (MutantIs(Mutant::kReuseBeforeQuiesce)) (void)receiver_.release();
   }
-  if (quiesced() || MutantIs(Mutant::kReuseBeforeQuiesce)) {
+  if (quiesced()) {
     Later(&HandOff::OnQuiesced);
   } else {
     ArmFence();
@@ -207,7 +218,6 @@ void HandOff::OnQuiesced() {
     return;
   }
   if (receiver_ != nullptr) report_.kv_bytes += receiver_->bytes_received();
-  if (MutantIs(Mutant::kReuseBeforeQuiesce)) (void)receiver_.release();
   // The receiver may be on the stack above.
   context_->loop->Post(
       [self = self_, receiver = std::shared_ptr<KvReceiver>(std::move(receiver_))] {
@@ -238,6 +248,7 @@ void HandOff::Cancel() {
   if (!MutantIs(Mutant::kLostCancel)) call_.reset();
   if (receiver_ == nullptr) return;
   receiver_->Cancel();
+  if (MutantIs(Mutant::kReuseBeforeQuiesce)) (void)receiver_.release();
   if (!quiesced()) ArmFence();
 }
 

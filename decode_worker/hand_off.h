@@ -15,7 +15,6 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/types/span.h"
-#include "common/base/mutant.h"
 #include "common/engine/prefill_client.h"
 #include "common/model/backend.h"
 #include "common/runtime/loop.h"
@@ -54,6 +53,8 @@ struct HandOffContext {
 struct HandOffReport {
   std::string prefill_name;
   int attempts = 0;
+  int digest_mismatches = 0;       // attempts that failed because KV arrived damaged
+  int stale_messages = 0;          // that named another attempt, ignored
   int64_t prefill_queue_us = 0;    // of the last attempt
   int64_t prefill_compute_us = 0;  // of the last attempt
   int64_t kv_bytes = 0;            // over all attempts
@@ -97,13 +98,12 @@ class HandOff {
 
   // Stops the prefill and ends the receives. `quiesced` follows, unless quiesced() holds already.
   void Cancel();
-  bool quiesced() const {
-    return receiver_ == nullptr || receiver_->quiesced() || MutantIs(Mutant::kReuseBeforeQuiesce);
-  }
+  bool quiesced() const { return receiver_ == nullptr || receiver_->quiesced(); }
 
   const HandOffReport& report() const { return report_; }
 
  private:
+  static bool IsCurrent(const HandOff* hand_off, uint32_t transfer_id);
   void StartAttempt();
   void NextAttempt();
   size_t PeerOf(int attempt) const { return (attempt - 1) % request_.addresses.size(); }

@@ -11,16 +11,22 @@
 #include "common/base/status.h"
 #include "common/engine/model_executor.h"
 #include "common/engine/worker_model.h"
+#include "common/metrics/metric_registry.h"
+#include "common/metrics/worker_metrics.h"
 #include "common/process/flags.h"
 #include "common/process/ready_file.h"
 #include "common/process/stop_signal.h"
+#include "common/process/version.h"
 #include "common/process/worker_admin.h"
 #include "common/runtime/run_and_wait.h"
 #include "common/runtime/thread_loop.h"
+#include "decode_worker/decode_metrics_feed.h"
 #include "decode_worker/decode_service.h"
 #include "decode_worker/decode_worker.h"
 #include "decode_worker/grpc_prefill_client.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "kv_transfer/self_test.h"
+#include "kv_transfer/ucx/ucx_metrics_feed.h"
 #include "kv_transfer/ucx/ucx_transport.h"
 
 ABSL_FLAG(std::string, name, "decode-0", "name of this worker in logs, headers and metrics");
@@ -62,15 +68,27 @@ absl::Status Main() {
       WorkerModel::Load(*backend, {.path = absl::GetFlag(FLAGS_model),
                                    .block_tokens = absl::GetFlag(FLAGS_block_tokens),
                                    .kv_bytes = absl::GetFlag(FLAGS_kv_bytes)}));
+  MetricRegistry registry;
+  WorkerMetrics metrics(registry, "decode", name);
+  PublishBuildInfo(registry, "decode", name, kVersion, model->file().config.name);
   UcxOptions ucx_options;
   ucx_options.transports = absl::GetFlag(FLAGS_ucx_transports);
   LH_ASSIGN_OR_RETURN(const std::unique_ptr<UcxTransport> transport,
                       UcxTransport::Make(ucx_options));
   ThreadLoop transfer_loop({.name = "transfer", .spin_us = 50}, transport.get());
+  PublishUcxDrops(&transfer_loop, transport.get(), metrics);
+  // A slow or broken wire has been logged; the worker is still of use.
+  if (const absl::StatusOr<LinkSpeed> speed =
+          RunSelfTestAndWait(&transfer_loop, transport.get(), {});
+      speed.ok()) {
+    metrics.link_bandwidth_bytes_per_second.With({"self", transport->name()})
+        .Set(speed->bytes_per_s);
+  }
 
   DecodeWorkerOptions options;
   options.name = name;
   options.model = model->file().config.name;
+  options.transport = transport->name();
   options.incarnation = RandomId();
   options.fingerprint = model->fingerprint();
   options.vocab = model->file().config.vocab;
@@ -87,6 +105,7 @@ absl::Status Main() {
   std::unique_ptr<ModelExecutor> executor;
   std::unique_ptr<PrefillClient> prefill_client;
   std::unique_ptr<DecodeWorker> worker;
+  std::unique_ptr<DecodeMetricsFeed> feed;
   const int device_core = backend_options.cores.empty() ? -1 : backend_options.cores[0];
   RunAndWait(loop, [&] {
     engine = std::make_unique<TransferEngine>(&loop, &transfer_loop, transport.get());
@@ -96,9 +115,13 @@ absl::Status Main() {
     prefill_client = MakeGrpcPrefillClient(&loop);
     worker = std::make_unique<DecodeWorker>(options, &loop, executor.get(), engine.get(),
                                             prefill_client.get(), model->pool());
+    feed = std::make_unique<DecodeMetricsFeed>(
+        &loop, worker.get(), metrics,
+        WorkerMetricsFeedOptions{transport->name(), model->pool().layout.block_bytes()});
   });
   const auto take_down = [&] {
     RunAndWait(loop, [&] {
+      feed.reset();
       worker.reset();
       prefill_client.reset();
       executor.reset();
@@ -115,7 +138,7 @@ absl::Status Main() {
     return service.status();
   }
   {
-    WorkerAdmin admin("decode", name, [] { return std::string(); });
+    WorkerAdmin admin("decode", name, &registry);
     absl::Status served = admin.Start(absl::GetFlag(FLAGS_http));
     if (served.ok()) {
       served = WriteReadyFile(absl::GetFlag(FLAGS_ready_file),

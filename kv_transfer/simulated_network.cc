@@ -151,10 +151,16 @@ int64_t SimulatedNetwork::Draw(int64_t bound) {
   return bound == 0 ? 0 : static_cast<int64_t>(random_() % static_cast<uint64_t>(bound + 1));
 }
 
-bool SimulatedNetwork::DrawLoss() {
-  if (options_.loss == 0) return false;
-  return static_cast<double>(random_() >> 11) * 0x1p-53 < options_.loss;
+bool SimulatedNetwork::DrawChance(double probability) {
+  if (probability == 0) return false;
+  return static_cast<double>(random_() >> 11) * 0x1p-53 < probability;
 }
+
+void SimulatedNetwork::StopFaults() { options_.loss = options_.corruption = 0; }
+
+bool SimulatedNetwork::DrawLoss() { return DrawChance(options_.loss); }
+
+bool SimulatedNetwork::DrawCorruption() { return DrawChance(options_.corruption); }
 
 bool SimulatedNetwork::Blocked(const Process& a, const Process& b) const {
   return a.stopped || b.stopped || partitions_.contains(InOrder(a.name, b.name));

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -46,6 +47,9 @@ struct SimulatedNetworkOptions {
   // ends with OK and wrong bytes, as over shared memory. Otherwise it stays outstanding.
   bool sender_close_tears = false;
 
+  // Probability that a byte of a step is flipped on the way, unnoticed.
+  double corruption = 0;
+
   // Mutants: bugs that tools/sim must catch. With them bytes are written into memory that the
   // receiver was told is free; it must still be mapped.
   bool mutant_close_without_quiesce =
@@ -62,6 +66,11 @@ class SimulatedNetwork {
     int64_t messages_lost = 0;
     int64_t messages_dropped = 0;  // late or beyond the bound of unexpected ones
     int64_t bytes_written = 0;
+    int64_t bytes_corrupted = 0;
+    // Bugs of the processes: pieces that did not stay as they were until `done`; receives posted
+    // into the memory of another one under way.
+    int64_t sends_changed = 0;
+    int64_t receives_overlapping = 0;
     int64_t bytes_written_after_done = 0;  // by mutants only
   };
 
@@ -84,6 +93,8 @@ class SimulatedNetwork {
   // Cuts two processes off from each other until Heal; what is under way waits.
   void Partition(const std::string& a, const std::string& b);
   void Heal(const std::string& a, const std::string& b);
+  // No loss and no corruption from now on.
+  void StopFaults();
   // Closes every link of the process, as an administrator's hand would.
   void CloseLinks(const std::string& process);
 
@@ -98,17 +109,21 @@ class SimulatedNetwork {
     bool crashed = false;
     bool stopped = false;
     int64_t busy_until_us = 0;
+    std::map<const std::byte*, int64_t>
+        receiving;  // runs of bytes that receives under way may write
   };
 
   // Uniform in [0, bound]; draws nothing when bound is 0.
   int64_t Draw(int64_t bound);
+  bool DrawChance(double probability);
   bool DrawLoss();
+  bool DrawCorruption();
   bool Blocked(const Process& a, const Process& b) const;
   void ResumeWires();
   std::vector<std::shared_ptr<SimulatedWire>> LiveWires();
 
   Loop* const loop_;
-  const SimulatedNetworkOptions options_;
+  SimulatedNetworkOptions options_;
   absl::AnyInvocable<uint64_t()> random_;
   Counters counters_;
   absl::flat_hash_map<std::string, std::shared_ptr<Process>> processes_;

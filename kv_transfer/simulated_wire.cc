@@ -6,8 +6,18 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
+#include "common/base/hash.h"
 
 namespace longhaul {
+namespace {
+
+uint64_t ContentOf(const std::vector<SendPiece>& pieces) {
+  uint64_t content = 0;
+  for (const SendPiece& piece : pieces) content = Hash64Of(piece.data, piece.bytes, content);
+  return content;
+}
+
+}  // namespace
 
 SimulatedWire::SimulatedWire(SimulatedNetwork* network, std::shared_ptr<Process> receiver)
     : network_(network) {
@@ -46,7 +56,8 @@ bool SimulatedWire::Dead() const {
 }
 
 void SimulatedWire::Send(TransferTag tag, std::vector<SendPiece> pieces, TransferDone done) {
-  LH_CHECK(sends_.emplace(tag, SendOperation{std::move(pieces), std::move(done)}).second,
+  const uint64_t content = ContentOf(pieces);
+  LH_CHECK(sends_.emplace(tag, SendOperation{std::move(pieces), std::move(done), content}).second,
            absl::StrCat("tag ", tag, " sent twice"));
   if (closed_[kSender]) return EndSend(tag, absl::CancelledError("the link is closed"));
   if (peer_gone_[kSender]) return EndSend(tag, absl::UnavailableError("the receiver is gone"));
@@ -66,9 +77,24 @@ void SimulatedWire::Lose(TransferTag tag) {
   if (receives_.contains(tag)) EndReceive(tag, lost);
 }
 
+// Two receives under way into the same bytes are a bug of the process that posted them.
+void SimulatedWire::Claim(const std::vector<ReceivePiece>& pieces) {
+  std::map<const std::byte*, int64_t>& claimed = processes_[kReceiver]->receiving;
+  for (const ReceivePiece& piece : pieces) {
+    if (piece.bytes == 0) continue;
+    const auto next = claimed.lower_bound(piece.data);
+    const bool into_next = next != claimed.end() && next->first < piece.data + piece.bytes;
+    const bool into_last =
+        next != claimed.begin() && std::prev(next)->first + std::prev(next)->second > piece.data;
+    if (into_next || into_last) ++network_->counters_.receives_overlapping;
+    claimed.insert_or_assign(piece.data, piece.bytes);
+  }
+}
+
 void SimulatedWire::Receive(TransferTag tag, std::vector<ReceivePiece> pieces, TransferDone done) {
   LH_CHECK(receives_.emplace(tag, ReceiveOperation{std::move(pieces), std::move(done)}).second,
            absl::StrCat("tag ", tag, " received twice"));
+  Claim(receives_.at(tag).pieces);
   if (closed_[kReceiver]) return EndReceive(tag, absl::CancelledError("the link is closed"));
   if (dropped_.Contains(tag)) {
     return EndReceive(tag, absl::DataLossError(absl::StrCat(
@@ -153,6 +179,10 @@ void SimulatedWire::Step(const std::shared_ptr<Move>& move, int64_t bytes) {
     } else {
       std::memcpy(move->to_cursor.data(), move->from_cursor.data(), run);
     }
+    if (network_->DrawCorruption()) {
+      move->to_cursor.data()[network_->Draw(run - 1)] ^= std::byte{0x40};
+      ++network_->counters_.bytes_corrupted;
+    }
     move->from_cursor.Advance(run);
     move->to_cursor.Advance(run);
     left -= run;
@@ -200,6 +230,7 @@ void SimulatedWire::WriteOldPieces(TransferTag tag) {
 
 void SimulatedWire::EndSend(TransferTag tag, absl::Status status) {
   auto send = sends_.extract(tag);
+  if (ContentOf(send.mapped().pieces) != send.mapped().content) ++network_->counters_.sends_changed;
   if (send.mapped().waiting) --waiting_count_;
   if (const auto move = moves_.find(tag); move != moves_.end()) move->second->from_gone = true;
   Completions::Add(completions_[kSender], std::move(send.mapped().done), std::move(status));
@@ -207,6 +238,9 @@ void SimulatedWire::EndSend(TransferTag tag, absl::Status status) {
 
 void SimulatedWire::EndReceive(TransferTag tag, absl::Status status, bool quiesce) {
   auto receive = receives_.extract(tag);
+  for (const ReceivePiece& piece : receive.mapped().pieces) {
+    processes_[kReceiver]->receiving.erase(piece.data);
+  }
   if (const auto move = moves_.find(tag); move != moves_.end()) {
     move->second->stopped = quiesce;
     move->second->to_ended = !quiesce;

@@ -42,6 +42,7 @@ class SimulatedWire final : public std::enable_shared_from_this<SimulatedWire> {
   struct SendOperation {
     std::vector<SendPiece> pieces;
     TransferDone done;
+    uint64_t content = 0;  // a hash of the pieces as they were sent
     bool waiting = false;  // has arrived and found no receive
     bool cancelled = false;
   };
@@ -74,6 +75,7 @@ class SimulatedWire final : public std::enable_shared_from_this<SimulatedWire> {
     bool stopped = false;
   };
 
+  void Claim(const std::vector<ReceivePiece>& pieces);
   void Post(int64_t delay_us, absl::AnyInvocable<void()> step);
   bool Dead() const;
   void Arrive(TransferTag tag);

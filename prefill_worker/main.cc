@@ -11,14 +11,20 @@
 #include "common/base/status.h"
 #include "common/engine/model_executor.h"
 #include "common/engine/worker_model.h"
+#include "common/metrics/metric_registry.h"
+#include "common/metrics/worker_metrics.h"
 #include "common/process/flags.h"
 #include "common/process/ready_file.h"
 #include "common/process/stop_signal.h"
+#include "common/process/version.h"
 #include "common/process/worker_admin.h"
 #include "common/runtime/run_and_wait.h"
 #include "common/runtime/thread_loop.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "kv_transfer/self_test.h"
+#include "kv_transfer/ucx/ucx_metrics_feed.h"
 #include "kv_transfer/ucx/ucx_transport.h"
+#include "prefill_worker/prefill_metrics_feed.h"
 #include "prefill_worker/prefill_service.h"
 #include "prefill_worker/prefill_worker.h"
 
@@ -59,11 +65,22 @@ absl::Status Main() {
                                    .block_tokens = absl::GetFlag(FLAGS_block_tokens),
                                    .kv_bytes = absl::GetFlag(FLAGS_kv_bytes),
                                    .head = false}));
+  MetricRegistry registry;
+  WorkerMetrics metrics(registry, "prefill", name);
+  PublishBuildInfo(registry, "prefill", name, kVersion, model->file().config.name);
   UcxOptions ucx_options;
   ucx_options.transports = absl::GetFlag(FLAGS_ucx_transports);
   LH_ASSIGN_OR_RETURN(const std::unique_ptr<UcxTransport> transport,
                       UcxTransport::Make(ucx_options));
   ThreadLoop transfer_loop({.name = "transfer", .spin_us = 50}, transport.get());
+  PublishUcxDrops(&transfer_loop, transport.get(), metrics);
+  // A slow or broken wire has been logged; the worker is still of use.
+  if (const absl::StatusOr<LinkSpeed> speed =
+          RunSelfTestAndWait(&transfer_loop, transport.get(), {});
+      speed.ok()) {
+    metrics.link_bandwidth_bytes_per_second.With({"self", transport->name()})
+        .Set(speed->bytes_per_s);
+  }
 
   PrefillWorkerOptions options;
   options.name = name;
@@ -79,6 +96,7 @@ absl::Status Main() {
   std::unique_ptr<TransferEngine> engine;
   std::unique_ptr<ModelExecutor> executor;
   std::unique_ptr<PrefillWorker> worker;
+  std::unique_ptr<PrefillMetricsFeed> feed;
   const int device_core = backend_options.cores.empty() ? -1 : backend_options.cores[0];
   RunAndWait(loop, [&] {
     engine = std::make_unique<TransferEngine>(&loop, &transfer_loop, transport.get());
@@ -87,9 +105,13 @@ absl::Status Main() {
                                         ThreadLoopOptions{.name = "device", .core = device_core});
     worker = std::make_unique<PrefillWorker>(options, &loop, executor.get(), engine.get(),
                                              model->pool());
+    feed = std::make_unique<PrefillMetricsFeed>(
+        &loop, worker.get(), metrics,
+        WorkerMetricsFeedOptions{transport->name(), model->pool().layout.block_bytes()});
   });
   const auto take_down = [&] {
     RunAndWait(loop, [&] {
+      feed.reset();
       worker.reset();
       executor.reset();
       engine.reset();
@@ -105,7 +127,7 @@ absl::Status Main() {
     return service.status();
   }
   {
-    WorkerAdmin admin("prefill", name, [] { return std::string(); });
+    WorkerAdmin admin("prefill", name, &registry);
     absl::Status served = admin.Start(absl::GetFlag(FLAGS_http));
     if (served.ok()) {
       served = WriteReadyFile(absl::GetFlag(FLAGS_ready_file),

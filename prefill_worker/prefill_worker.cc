@@ -5,7 +5,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/log.h"
-#include "common/base/mutant.h"
 #include "common/base/status.h"
 #include "common/engine/fingerprint.h"
 #include "common/engine/periodic_status.h"
@@ -242,6 +241,7 @@ void PrefillWorker::OnStepDone(const PrefillScheduler::Chunk& chunk, const StepR
   stepping_ = false;
   cost_.Observe(chunk.tokens, chunk.position, static_cast<double>(result.compute_us));
   ++counters_.chunks_computed;
+  if (observer_ != nullptr) observer_->OnStep(result.compute_us);
   counters_.tokens_computed += chunk.tokens;
   scheduler_.Advance(chunk);
   Session& session = *Find(chunk.id);
@@ -280,10 +280,8 @@ void PrefillWorker::End(Session& session, const absl::Status& status) {
                {{"request_id", session.request_id}, {"error", status.ToString()}});
     session.done(status);
   }
-  if (MutantIs(Mutant::kLateSender)) {
-    blocks_.Release(session.blocks);
-    session.blocks.clear();
-  } else if (session.sender != nullptr) {
+  if (session.sender != nullptr) {
+    ++(absl::IsCancelled(status) ? counters_.transfers_cancelled : counters_.transfers_failed);
     session.sender->Cancel();
     if (!session.sender->quiesced()) {
       loop_->PostAfter(options_.fence_us, [guard = guard_, id = session.id] {
@@ -326,8 +324,9 @@ void PrefillWorker::FinishIfQuiet(Session& session) {
   blocks_.Release(ended->blocks);
   if (ended->sender != nullptr) counters_.bytes_sent += ended->sender->bytes_sent();
   if (ended->cancelled) {
-    counters_.cancel_to_free_us_max =
-        std::max(counters_.cancel_to_free_us_max, loop_->NowUs() - ended->cancelled_us);
+    const int64_t since_cancel_us = loop_->NowUs() - ended->cancelled_us;
+    counters_.cancel_to_free_us_max = std::max(counters_.cancel_to_free_us_max, since_cancel_us);
+    if (observer_ != nullptr) observer_->OnCancelledFree(since_cancel_us);
   } else {
     ++counters_.prompts_finished;
     ended->done(absl::OkStatus());

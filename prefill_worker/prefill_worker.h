@@ -47,6 +47,8 @@ struct PrefillWorkerCounters {
   int64_t tokens_cached = 0;
   int64_t chunks_computed = 0;
   int64_t bytes_sent = 0;
+  int64_t transfers_cancelled = 0;  // of the prompts cancelled, those that had begun
+  int64_t transfers_failed = 0;     // of the prompts failed
   int64_t links_fenced = 0;
   int64_t cancel_to_free_us_max = 0;
 };
@@ -71,6 +73,14 @@ class PrefillWorker final : public PrefillEndpoint {
   WorkerStatus Status() const;
   const PrefillWorkerCounters& counters() const { return counters_; }
   const BlockManager& blocks() const { return blocks_; }
+
+  // Called with the time of each step, and when a cancelled prompt's blocks are free; for metrics.
+  struct Observer {
+    virtual ~Observer() = default;
+    virtual void OnStep(int64_t compute_us) = 0;
+    virtual void OnCancelledFree(int64_t since_cancel_us) = 0;
+  };
+  void set_observer(Observer* observer) { observer_ = observer; }
 
  private:
   // One prompt of one attempt of one decode worker.
@@ -136,6 +146,7 @@ class PrefillWorker final : public PrefillEndpoint {
   std::deque<SequenceId> waiting_;      // for memory, in order of arrival
   std::map<uint64_t, PeerLink> links_;  // by the decode worker's incarnation
   PrefillWorkerCounters counters_;
+  Observer* observer_ = nullptr;
   SequenceId next_id_ = 1;
   uint64_t next_step_ = 1;
   bool stepping_ = false;

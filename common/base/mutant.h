@@ -23,6 +23,6 @@ enum class Mutant {
 
 inline constexpr Mutant kActiveMutant = static_cast<Mutant>(LONGHAUL_MUTANT);
 
-constexpr bool MutantIs(Mutant mutant) { return kActiveMutant == mutant; }
+consteval bool MutantIs(Mutant mutant) { return kActiveMutant == mutant; }
 
 }  // namespace longhaul
