@@ -8,14 +8,14 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "common/base/status.h"
-#include "common/model/rope.h"
-#include "common/model/sampler.h"
 #include "common/runtime/thread_pool.h"
 #include "kernels/cpu/attention_plan.h"
 #include "kernels/cpu/cpu_memory.h"
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/prefill_matmul.h"
 #include "kernels/cpu/work_sharing.h"
+#include "kernels/rope.h"
+#include "kernels/sampler.h"
 
 namespace longhaul {
 namespace {

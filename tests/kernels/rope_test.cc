@@ -1,4 +1,4 @@
-#include "common/model/rope.h"
+#include "kernels/rope.h"
 
 #include <gtest/gtest.h>
 

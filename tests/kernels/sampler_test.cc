@@ -1,5 +1,5 @@
 // The sampler: distributions by chi-square with fixed seeds, cuts, penalties, and its errors.
-#include "common/model/sampler.h"
+#include "kernels/sampler.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-#include "common/model/sampler.h"
+#include "kernels/sampler.h"
 
 #include <algorithm>
 #include <bit>
