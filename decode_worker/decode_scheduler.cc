@@ -95,11 +95,14 @@ void DecodeScheduler::Filled(SequenceId id, int64_t position_end) {
 
 void DecodeScheduler::FillLocally(SequenceId id) { sequences_.at(id).fill_locally = true; }
 
+// Only KV that was computed as prefill rows is named: a later prompt that finds it gets the very
+// bits that it would have computed.
 void DecodeScheduler::Publish(Sequence& sequence) {
-  sequence.published = blocks_->Publish(
-      absl::MakeConstSpan(sequence.tokens).first(sequence.kv_tokens),
-      absl::MakeConstSpan(sequence.blocks).first(blocks_->BlocksFor(sequence.kv_tokens)),
-      sequence.published, sequence.request.cache_salt);
+  const int64_t tokens = std::min(sequence.kv_tokens, sequence.fill_end());
+  sequence.published =
+      blocks_->Publish(absl::MakeConstSpan(sequence.tokens).first(tokens),
+                       absl::MakeConstSpan(sequence.blocks).first(blocks_->BlocksFor(tokens)),
+                       sequence.published, sequence.request.cache_salt);
 }
 
 void DecodeScheduler::Release(Sequence& sequence) {
@@ -119,39 +122,50 @@ void DecodeScheduler::StepBack(SequenceId id, Sequence& sequence) {
   ++preemptions_;
 }
 
-// True when the sequence has the block that its next token's KV goes to. May make others, or
+// True when the sequence has the blocks that the KV of its next rows goes to. May make others, or
 // itself, step back.
 bool DecodeScheduler::GrowRunning(SequenceId id, Sequence& sequence) {
-  if (static_cast<int64_t>(sequence.blocks.size()) * blocks_->block_tokens() > sequence.kv_tokens)
-    return true;
-  while (unreserved() < 1) {
+  const int64_t held = static_cast<int64_t>(sequence.blocks.size());
+  const int64_t more = blocks_->BlocksFor(sequence.kv_tokens + RunningRows(sequence)) - held;
+  while (unreserved() < more) {
     auto last = sequences_.rbegin();
     while (last->second.state != State::kRunning) ++last;  // ends at `id` at the latest
     const SequenceId victim = last->first;
     StepBack(victim, last->second);
     if (victim == id) return false;
   }
-  LH_CHECK(blocks_->Allocate(1, &sequence.blocks), "an unreserved block is available");
+  LH_CHECK(more <= 0 || blocks_->Allocate(more, &sequence.blocks),
+           "unreserved blocks are available");
   return true;
 }
 
-StepSequence DecodeScheduler::RunningRow(SequenceId id, const Sequence& sequence) const {
-  StepSequence row;
-  row.id = id;
-  row.tokens = {sequence.tokens.back()};
-  row.position = sequence.kv_tokens;
-  row.blocks = sequence.blocks;
-  row.sample = true;
-  row.sampling = sequence.request.sampling;
-  const SamplingParams& sampling = *row.sampling;
+// One, but for a sequence whose outputs were emitted before: they are run again.
+int64_t DecodeScheduler::RunningRows(const Sequence& sequence) const {
+  const int64_t behind = static_cast<int64_t>(sequence.tokens.size()) - sequence.kv_tokens;
+  return std::min(behind, options_.replay_rows_max);
+}
+
+StepSequence DecodeScheduler::RunningStep(SequenceId id, const Sequence& sequence) const {
+  const int64_t end = sequence.kv_tokens + RunningRows(sequence);
+  StepSequence step;
+  step.id = id;
+  step.tokens.assign(sequence.tokens.begin() + sequence.kv_tokens, sequence.tokens.begin() + end);
+  step.position = sequence.kv_tokens;
+  step.blocks = sequence.blocks;
+  step.replay = step.tokens.size() > 1 || end < static_cast<int64_t>(sequence.tokens.size());
+  step.sample = end == static_cast<int64_t>(sequence.tokens.size());
+  step.sampling = sequence.request.sampling;
+  if (!step.sample) return step;
+  const SamplingParams& sampling = *step.sampling;
   if (sampling.repetition_penalty != 1.0f || sampling.presence_penalty != 0.0f ||
       sampling.frequency_penalty != 0.0f) {
-    row.history = sequence.tokens;
-    row.history_prompt_tokens = sequence.request.prompt_tokens;
+    step.history = sequence.tokens;
+    step.history_prompt_tokens = sequence.request.prompt_tokens;
   }
-  if (sequence.outputs() < sequence.request.output_tokens_min)
-    row.banned = sequence.request.stop_tokens;
-  return row;
+  if (sequence.outputs() < sequence.request.output_tokens_min) {
+    step.banned = sequence.request.stop_tokens;
+  }
+  return step;
 }
 
 StepPlan DecodeScheduler::Plan() {
@@ -159,7 +173,7 @@ StepPlan DecodeScheduler::Plan() {
   // Oldest first: those that step back came later and have no row yet.
   for (auto& [id, sequence] : sequences_) {
     if (sequence.state != State::kRunning || sequence.removed) continue;
-    if (GrowRunning(id, sequence)) plan.sequences.push_back(RunningRow(id, sequence));
+    if (GrowRunning(id, sequence)) plan.sequences.push_back(RunningStep(id, sequence));
   }
   for (auto& [id, sequence] : sequences_) {
     if (sequence.state != State::kFilling || !sequence.fill_locally || sequence.removed) continue;
@@ -177,7 +191,11 @@ StepPlan DecodeScheduler::Plan() {
   }
   if (plan.sequences.empty()) return plan;
   plan.step = next_step_++;
-  for (const StepSequence& row : plan.sequences) sequences_.at(row.id).in_step = true;
+  for (const StepSequence& step : plan.sequences) {
+    Sequence& sequence = sequences_.at(step.id);
+    sequence.in_step = true;
+    sequence.step_tokens = static_cast<int64_t>(step.tokens.size());
+  }
   return plan;
 }
 
@@ -198,12 +216,11 @@ std::vector<DecodeScheduler::Output> DecodeScheduler::Commit(const StepResult& r
       continue;
     }
     if (sequence.state == State::kFilling) {
-      Filled(row.id,
-             std::min(sequence.kv_tokens + options_.local_chunk_tokens, sequence.fill_end()));
+      Filled(row.id, sequence.kv_tokens + sequence.step_tokens);
       continue;
     }
-    sequence.kv_tokens = static_cast<int64_t>(sequence.tokens.size());
-    Publish(sequence);
+    sequence.kv_tokens += sequence.step_tokens;
+    if (sequence.kv_tokens < static_cast<int64_t>(sequence.tokens.size())) continue;
     sequence.tokens.push_back(row.sampled.token);
     Output output{.id = row.id, .token = row.sampled, .status = {}};
     output.stopped = absl::c_linear_search(sequence.request.stop_tokens, row.sampled.token);

@@ -27,6 +27,7 @@ struct DecodeSchedulerOptions {
   int64_t batch_sequences_max = 64;  // running at once
   int64_t sequences_max = 1024;      // accepted and not ended
   int64_t local_chunk_tokens = 256;  // prompt tokens computed here in one step
+  int64_t replay_rows_max = 32;      // outputs computed again in one step
   int64_t context_tokens_max = 0;    // of the model
 };
 
@@ -106,15 +107,19 @@ class DecodeScheduler {
     int64_t reserved = 0;   // blocks promised for the fill, not taken yet
     bool fill_locally = false;
     bool in_step = false;
-    bool removed = false;  // while in a step
-    int64_t fill_end() const { return static_cast<int64_t>(tokens.size()) - 1; }
+    bool removed = false;     // while in a step
+    int64_t step_tokens = 0;  // run in the step under way
+    // What is filled: the prompt but for its last token, which is the first decode row. Outputs
+    // that were emitted before are run again as decode rows.
+    int64_t fill_end() const { return request.prompt_tokens - 1; }
     int64_t outputs() const { return static_cast<int64_t>(tokens.size()) - request.prompt_tokens; }
   };
 
   int64_t unreserved() const { return blocks_->available() - reserved_; }
   void StepBack(SequenceId id, Sequence& sequence);
   bool GrowRunning(SequenceId id, Sequence& sequence);
-  StepSequence RunningRow(SequenceId id, const Sequence& sequence) const;
+  int64_t RunningRows(const Sequence& sequence) const;
+  StepSequence RunningStep(SequenceId id, const Sequence& sequence) const;
   void Publish(Sequence& sequence);
   void Release(Sequence& sequence);
 

@@ -208,9 +208,8 @@ void DecodeWorker::OnHandOffQuiet(HandOffId id) {
     const int64_t since_cancel_us = loop_->NowUs() - ending.cancelled_us;
     counters_.cancel_to_free_us_max = std::max(counters_.cancel_to_free_us_max, since_cancel_us);
     ++counters_.hand_offs_cancelled;
-    // The attempt that was cancelled did not fail; one that had not begun is not counted at all.
     const HandOffReport& report = ending.hand_off->report();
-    CountHandOff(report, std::max(report.attempts - 1, 0));
+    CountHandOff(report, std::max(report.attempts - 1, 0));  // the last one was cancelled
     if (observer_ != nullptr) observer_->OnCancelledFree(since_cancel_us);
   }
   loop_->Post([ended = std::shared_ptr<HandOff>(std::move(ending.hand_off))] {});

@@ -45,7 +45,8 @@ PrefillWorker::PrefillWorker(PrefillWorkerOptions options, Loop* loop, Executor*
 PrefillWorker::~PrefillWorker() { guard_->worker = nullptr; }
 
 absl::Status PrefillWorker::Check(const PrefillCommand::Open& open) const {
-  if (draining_) return absl::UnavailableError(absl::StrCat(options_.name, " is shutting down"));
+  // Aborted, not Unavailable: its link still carries what was accepted.
+  if (draining_) return absl::AbortedError(absl::StrCat(options_.name, " is shutting down"));
   LH_RETURN_IF_ERROR(CheckFingerprints(options_.fingerprint, open.fingerprint()));
   const int64_t tokens = open.tokens_size();
   const int block_tokens = blocks_.block_tokens();

@@ -33,36 +33,50 @@ absl::Status CheckTokens(const StepSequence& sequence, int64_t vocab) {
   return absl::OkStatus();
 }
 
+// How many of a sequence's tokens, its last ones, are decode rows.
+int64_t DecodeRows(const StepSequence& sequence) {
+  if (sequence.replay) return static_cast<int64_t>(sequence.tokens.size());
+  return sequence.sample ? 1 : 0;
+}
+
 // The sequences' tokens as rows. The spans point into the plan.
 Batch MakeBatch(absl::Span<const StepSequence* const> sequences) {
   Batch batch;
   for (const StepSequence* sequence : sequences) {
     const int64_t tokens = static_cast<int64_t>(sequence->tokens.size());
     LH_CHECK(tokens > 0, absl::StrCat("sequence ", sequence->id, " has no token to run"));
-    AddPart(*sequence, 0, sequence->sample ? tokens - 1 : tokens, Phase::kPrefill, batch);
+    AddPart(*sequence, 0, tokens - DecodeRows(*sequence), Phase::kPrefill, batch);
   }
   batch.prefill_rows = batch.rows();
   for (const StepSequence* sequence : sequences) {
-    if (!sequence->sample) continue;
-    AddPart(*sequence, static_cast<int64_t>(sequence->tokens.size()) - 1, 1, Phase::kDecode, batch);
+    const int64_t tokens = static_cast<int64_t>(sequence->tokens.size());
+    for (int64_t row = tokens - DecodeRows(*sequence); row < tokens; ++row) {
+      AddPart(*sequence, row, 1, Phase::kDecode, batch);
+    }
   }
   return batch;
 }
 
-// One for each decode row, in order. The spans point into the plan.
+// One for each decode row, in order; of a replay only the last row's token counts. The spans point
+// into the plan.
 std::vector<SampleRow> MakeSampleRows(absl::Span<const StepSequence* const> sequences) {
   std::vector<SampleRow> rows;
   for (const StepSequence* sequence : sequences) {
-    if (!sequence->sample) continue;
-    LH_CHECK(sequence->sampling != nullptr,
+    const int64_t decode_rows = DecodeRows(*sequence);
+    LH_CHECK(decode_rows == 0 || sequence->sampling != nullptr,
              absl::StrCat("sequence ", sequence->id, " samples without parameters"));
-    SampleRow row;
-    row.params = sequence->sampling.get();
-    row.output_position = sequence->position + static_cast<int64_t>(sequence->tokens.size());
-    row.history = sequence->history;
-    row.history_prompt_tokens = sequence->history_prompt_tokens;
-    row.banned = sequence->banned;
-    rows.push_back(row);
+    for (int64_t left = decode_rows - 1; left >= 0; --left) {
+      SampleRow row;
+      row.params = sequence->sampling.get();
+      row.output_position =
+          sequence->position + static_cast<int64_t>(sequence->tokens.size()) - left;
+      if (left == 0) {
+        row.history = sequence->history;
+        row.history_prompt_tokens = sequence->history_prompt_tokens;
+        row.banned = sequence->banned;
+      }
+      rows.push_back(row);
+    }
   }
   return rows;
 }
@@ -154,10 +168,11 @@ void ModelExecutor::RunValid(const std::shared_ptr<Step>& step,
   for (StepResult::Sequence& out : step->result.sequences) {
     if (!out.status.ok()) continue;
     const StepSequence& sequence = *sequences[next++];
+    next_sampled += DecodeRows(sequence);
     if (!sampled.ok()) {
       out.status = sampled.status();
     } else if (sequence.sample) {
-      absl::StatusOr<SampledToken>& token = (*sampled)[next_sampled++];
+      absl::StatusOr<SampledToken>& token = (*sampled)[next_sampled - 1];
       if (token.ok()) {
         out.sampled = *std::move(token);
       } else {

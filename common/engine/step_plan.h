@@ -20,7 +20,10 @@ struct StepSequence {
   int64_t position = 0;         // tokens before this one are in the KV blocks
   std::vector<BlockId> blocks;  // covers [0, position + tokens.size())
   bool sample = false;          // sample the next token from the last row
-  std::shared_ptr<const SamplingParams> sampling;  // set when `sample`
+  // Every token is a decode row: outputs that are computed again must leave the bits they left the
+  // first time. Otherwise only a sampled sequence's last token is one.
+  bool replay = false;
+  std::shared_ptr<const SamplingParams> sampling;  // set when `sample` or `replay`
   std::vector<int32_t> history;  // prompt and output so far, only when a penalty is set
   int64_t history_prompt_tokens = 0;
   std::vector<int32_t> banned;  // never chosen in this step
