@@ -264,8 +264,10 @@ void DecodeWorker::MaybeStep() {
   step_context_tokens_ = 0;
   for (const StepSequence& row : plan.sequences) {
     step_context_tokens_ += row.position;
-    if (!row.sample) counters_.tokens_prefilled += static_cast<int64_t>(row.tokens.size());
     Request* request = Find(row.id);
+    // The prompt's last token is the first decode row.
+    if (request != nullptr && row.position + 1 < request->message.prompt_tokens())
+      counters_.tokens_prefilled += static_cast<int64_t>(row.tokens.size());
     if (request != nullptr && row.sample && request->first_step_us == 0) {
       request->first_step_us = step_started_us_;
       if (request->filled_us == 0) request->filled_us = step_started_us_;  // computed here

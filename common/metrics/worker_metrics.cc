@@ -49,6 +49,10 @@ WorkerMetrics::WorkerMetrics(WorkerMetricAdder add)
                                            "Predicted compute time of the work not done yet")),
       requests_total(
           add.Counters("requests_total", "Requests that are over, by outcome", {"outcome"})),
+      first_token_part_seconds(
+          add.TimesBy("first_token_part_seconds",
+                      "Parts of the time from a request's arrival to its first token",
+                      {"length_class", "part"})),
       steps_total(add.One("steps_total", "Forward passes")),
       step_seconds(add.Times("step_seconds", "Time of one forward pass")),
       tokens_total(add.Counters(
@@ -67,12 +71,13 @@ WorkerMetrics::WorkerMetrics(WorkerMetricAdder add)
       transfer_seconds(
           add.TimesBy("transfer_seconds", "First to last KV byte of a prompt", {"transport"})),
       link_bandwidth_bytes_per_second(add.Gauges("link_bandwidth_bytes_per_second",
-                                                 "Measured on the transfers of a link",
+                                                 "Measured by the self-test at start",
                                                  {"peer", "transport"})),
-      links_fenced_total(add.One("links_fenced_total",
-                                 "Links closed because a cancelled transfer did not become quiet")),
-      cancel_to_free_seconds(
-          add.Times("cancel_to_free_seconds", "From a cancel until its blocks are free")),
+      links_fenced_total(
+          add.One("links_fenced_total",
+                  "Links closed because the peer was gone or a cancelled transfer went on")),
+      cancel_to_free_seconds(add.Times("cancel_to_free_seconds",
+                                       "From the cancel of a transfer until its blocks are free")),
       cancel_to_free_seconds_max(
           add.OneGauge("cancel_to_free_seconds_max", "The longest of these since the start")),
       stale_messages_total(add.Counters(

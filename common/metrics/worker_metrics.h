@@ -21,6 +21,9 @@ struct WorkerMetrics {
   Gauge queue_predicted_seconds;         // compute time of the work accepted and not done
   MetricFamily<Counter> requests_total;  // {outcome=finished|refused|cancelled|failed}
 
+  // {length_class=short|long, part=queue|prefill|transfer|first_decode}: on a decode worker
+  MetricFamily<Histogram> first_token_part_seconds;
+
   Counter steps_total;
   Histogram step_seconds;
   // {kind=prompt|cached|output}: prompt tokens computed, prompt tokens found cached, tokens
@@ -32,10 +35,10 @@ struct WorkerMetrics {
   MetricFamily<Counter> transfers_total;       // {transport, outcome=ok|failed|cancelled}
   MetricFamily<Counter> transfer_bytes_total;  // {transport, direction=sent|received}
   MetricFamily<Histogram> transfer_seconds;    // {transport}: first to last byte of a prompt
-  MetricFamily<Gauge> link_bandwidth_bytes_per_second;  // {peer, transport}: as measured
-  Counter links_fenced_total;  // closed because a cancelled transfer did not become quiet
+  MetricFamily<Gauge> link_bandwidth_bytes_per_second;  // {peer=self, transport}: by the self-test
+  Counter links_fenced_total;  // closed: peer gone, or a cancelled transfer was not quiet in time
 
-  Histogram cancel_to_free_seconds;            // a cancel until its blocks are free
+  Histogram cancel_to_free_seconds;            // a cancelled transfer until its blocks are free
   Gauge cancel_to_free_seconds_max;            // the longest so far
   MetricFamily<Counter> stale_messages_total;  // {kind}: of another incarnation or attempt, ignored
   MetricFamily<Counter> errors_total;          // {kind}

@@ -9,8 +9,8 @@
 
 namespace longhaul {
 
-WorkerAdmin::WorkerAdmin(std::string role, std::string name, std::function<std::string()> metrics)
-    : routes_(AdminSources{.metrics = std::move(metrics),
+WorkerAdmin::WorkerAdmin(std::string role, std::string name, MetricRegistry* registry)
+    : routes_(AdminSources{.metrics = [registry] { return registry->Text(); },
                            .ready =
                                [this] {
                                  return draining_
@@ -21,7 +21,8 @@ WorkerAdmin::WorkerAdmin(std::string role, std::string name, std::function<std::
                                [role = std::move(role), name = std::move(name)] {
                                  return absl::StrCat(R"({"version":")", kVersion, R"(","role":")",
                                                      role, R"(","name":")", name, R"("})");
-                               }}) {}
+                               }}),
+      published_(*registry) {}
 
 absl::Status WorkerAdmin::Start(const std::string& listen) {
   LH_ASSIGN_OR_RETURN(const HostPort address, ParseHostPort("--http", listen));
@@ -32,6 +33,7 @@ absl::Status WorkerAdmin::Start(const std::string& listen) {
   options.connections_max = 64;
   options.port_flag = "--http";
   LH_ASSIGN_OR_RETURN(server_, HttpServer::Start(options, &routes_));
+  published_.Show(server_.get());
   address_ = server_->address();
   return absl::OkStatus();
 }

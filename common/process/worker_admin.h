@@ -4,20 +4,21 @@
 #pragma once
 
 #include <atomic>
-#include <functional>
 #include <memory>
 #include <string>
 
 #include "absl/status/status.h"
 #include "common/http/admin_routes.h"
 #include "common/http/http_server.h"
+#include "common/metrics/metric_registry.h"
+#include "common/process/published_http.h"
 
 namespace longhaul {
 
 class WorkerAdmin {
  public:
-  // `metrics`: Prometheus text, from any thread.
-  WorkerAdmin(std::string role, std::string name, std::function<std::string()> metrics);
+  // /metrics shows `registry`, to which the server's own counts are added; it outlives the admin.
+  WorkerAdmin(std::string role, std::string name, MetricRegistry* registry);
   ~WorkerAdmin() { Stop(); }
 
   // Listens on "host:port"; port 0 takes a free one.
@@ -31,6 +32,7 @@ class WorkerAdmin {
   std::atomic<bool> draining_{false};
   AdminRoutes routes_;
   std::unique_ptr<HttpServer> server_;
+  PublishedHttp published_;  // goes before the server
   std::string address_;
 };
 

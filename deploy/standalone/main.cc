@@ -16,14 +16,18 @@
 #include "common/engine/direct_worker_client.h"
 #include "common/engine/model_executor.h"
 #include "common/engine/worker_model.h"
+#include "common/metrics/metric_registry.h"
+#include "common/metrics/worker_metrics.h"
 #include "common/process/flags.h"
 #include "common/process/ready_file.h"
 #include "common/process/stop_signal.h"
 #include "common/runtime/run_and_wait.h"
 #include "common/runtime/thread_loop.h"
+#include "decode_worker/decode_metrics_feed.h"
 #include "decode_worker/decode_worker.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kv_transfer/in_process_transport.h"
+#include "prefill_worker/prefill_metrics_feed.h"
 #include "prefill_worker/prefill_worker.h"
 #include "router/core/router_app.h"
 
@@ -72,6 +76,10 @@ struct Stack {
                                         ThreadLoopOptions{.name = "device", .core = device_core});
   }
 
+  WorkerMetricsFeedOptions MetricsOptions(const Transport& transport) const {
+    return {transport.name(), model->pool().layout.block_bytes()};
+  }
+
   std::unique_ptr<Backend> backend;
   std::unique_ptr<WorkerModel> model;
   int device_core = -1;
@@ -109,6 +117,7 @@ absl::StatusOr<RouterOptions> RouterOptionsFromFlags(const ModelConfig& config) 
   options.http.address = http.host;
   options.http.port = http.port;
   options.http.port_flag = "--http";
+  options.metrics = std::make_shared<MetricRegistry>();
   options.started_s = std::chrono::duration_cast<std::chrono::seconds>(
                           std::chrono::system_clock::now().time_since_epoch())
                           .count();
@@ -122,10 +131,15 @@ absl::Status Serve(RouterOptions router_options, Stack& prefill_stack, Stack& de
       decode_transport(&transfer_loop, network);
   ThreadLoop loop({.name = "workers"});
   const PrefillWorkerOptions prefill_options = PrefillOptions(*prefill_stack.model);
-  const DecodeWorkerOptions decode_options = DecodeOptions(*decode_stack.model);
+  DecodeWorkerOptions decode_options = DecodeOptions(*decode_stack.model);
+  decode_options.transport = decode_transport.name();
+  // The feeds write to it to the end, the router reads it.
+  const std::shared_ptr<MetricRegistry> registry = router_options.metrics;
   std::unique_ptr<PrefillWorker> prefill;
   std::unique_ptr<DirectPrefillClient> prefill_client;
   std::unique_ptr<DecodeWorker> decode;
+  std::unique_ptr<PrefillMetricsFeed> prefill_feed;
+  std::unique_ptr<DecodeMetricsFeed> decode_feed;
   RunAndWait(loop, [&] {
     prefill_stack.Begin(loop, transfer_loop, &prefill_transport);
     decode_stack.Begin(loop, transfer_loop, &decode_transport);
@@ -138,6 +152,12 @@ absl::Status Serve(RouterOptions router_options, Stack& prefill_stack, Stack& de
     decode = std::make_unique<DecodeWorker>(decode_options, &loop, decode_stack.executor.get(),
                                             decode_stack.engine.get(), prefill_client.get(),
                                             decode_stack.model->pool());
+    prefill_feed = std::make_unique<PrefillMetricsFeed>(
+        &loop, prefill.get(), WorkerMetrics(*registry, "prefill", prefill_options.name),
+        prefill_stack.MetricsOptions(prefill_transport));
+    decode_feed = std::make_unique<DecodeMetricsFeed>(
+        &loop, decode.get(), WorkerMetrics(*registry, "decode", decode_options.name),
+        decode_stack.MetricsOptions(decode_transport));
   });
 
   const ModelFile& file = prefill_stack.model->file();
@@ -169,6 +189,8 @@ absl::Status Serve(RouterOptions router_options, Stack& prefill_stack, Stack& de
     }
   }
   RunAndWait(loop, [&] {
+    decode_feed.reset();
+    prefill_feed.reset();
     decode.reset();
     prefill_client.reset();
     prefill.reset();

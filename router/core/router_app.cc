@@ -6,7 +6,6 @@
 #include "absl/strings/str_format.h"
 #include "common/base/log.h"
 #include "common/base/status.h"
-#include "common/metrics/http_metrics.h"
 #include "common/metrics/worker_metrics.h"
 #include "common/process/version.h"
 #include "router/core/service.h"
@@ -16,12 +15,6 @@ namespace longhaul {
 namespace {
 
 constexpr int64_t kSamplePeriodUs = 1'000'000;
-
-HttpCounts CountsOf(const HttpServerStats& stats) {
-  return {stats.connections,       stats.connections_total,      stats.connections_refused_total,
-          stats.requests_total,    stats.requests_refused_total, stats.slow_readers_total,
-          stats.clients_gone_total};
-}
 
 std::string TextOfToken(const Tokenizer& tokenizer, int32_t token) {
   return token < 0 ? "" : std::string(tokenizer.TokenBytes(token));
@@ -83,7 +76,7 @@ absl::StatusOr<std::unique_ptr<RouterApp>> RouterApp::Start(
     raw->SampleMetrics();
   });
   LH_ASSIGN_OR_RETURN(app->http_, HttpServer::Start(own.http, app->service_.get()));
-  app->published_http_->store(app->http_.get());
+  app->published_http_->Show(app->http_.get());
   return app;
 }
 
@@ -91,10 +84,7 @@ void RouterApp::Observe() {
   if (options_.metrics == nullptr) options_.metrics = std::make_shared<MetricRegistry>();
   MetricRegistry& registry = *options_.metrics;
   observer_ = std::make_unique<RouterObserver>(registry);
-  PublishHttp(registry, [server = published_http_] {
-    const HttpServer* const started = server->load();
-    return started == nullptr ? HttpCounts() : CountsOf(started->stats());
-  });
+  published_http_ = std::make_unique<PublishedHttp>(registry);
   PublishBuildInfo(registry, "router", options_.name, kVersion, model_.name);
 }
 
@@ -165,7 +155,7 @@ void RouterApp::Shutdown(int64_t deadline_us) {
   service_.reset();
   dispatcher_.reset();
   cluster_.reset();
-  published_http_->store(nullptr);
+  published_http_.reset();
   http_.reset();
 }
 

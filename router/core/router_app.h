@@ -13,6 +13,7 @@
 #include "common/http/http_server.h"
 #include "common/metrics/metric_registry.h"
 #include "common/model/tokenizer_data.h"
+#include "common/process/published_http.h"
 #include "common/runtime/thread_loop.h"
 #include "router/core/cluster.h"
 #include "router/core/dispatcher.h"
@@ -91,9 +92,7 @@ class RouterApp {
   std::unique_ptr<Dispatcher> dispatcher_;
   std::unique_ptr<Service> service_;
   std::unique_ptr<HttpServer> http_;
-  // The registry may outlive the server: null before it has started and after its end.
-  std::shared_ptr<std::atomic<HttpServer*>> published_http_ =
-      std::make_shared<std::atomic<HttpServer*>>(nullptr);
+  std::unique_ptr<PublishedHttp> published_http_;
 };
 
 }  // namespace longhaul
