@@ -10,6 +10,10 @@
 
 namespace longhaul {
 
+// Both ends ping an idle connection; a silent peer is noticed within the sum of the two.
+inline constexpr int kRpcPingMs = 5'000;
+inline constexpr int kRpcPingTimeoutMs = 5'000;
+
 inline constexpr int kRpcMessageBytesMax = 64 << 20;  // a million prompt tokens take 4 MB
 
 // A channel of its own to "host:port": connects when needed, reconnects within seconds, pings so
