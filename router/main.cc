@@ -83,9 +83,6 @@ absl::StatusOr<RouterOptions> OptionsFromFlags() {
 }
 
 absl::Status Run() {
-  if (absl::GetFlag(FLAGS_model).empty()) {
-    return absl::InvalidArgumentError("--model is missing: name a GGUF file or a folder");
-  }
   LH_ASSIGN_OR_RETURN(const auto prefill,
                       ParseWorkerList("--prefill", absl::GetFlag(FLAGS_prefill)));
   LH_ASSIGN_OR_RETURN(const auto decode, ParseWorkerList("--decode", absl::GetFlag(FLAGS_decode)));

@@ -35,6 +35,10 @@ absl::StatusOr<ModelFile> ModelFromGgufFile(const std::string& path) {
 }  // namespace
 
 absl::StatusOr<ModelFile> LoadModelFile(const std::string& path) {
+  if (path.empty()) {
+    return absl::InvalidArgumentError(
+        "--model is missing: name a GGUF file or a Hugging Face folder");
+  }
   std::error_code ignored;  // what is wrong with a path, opening it will say
   LH_ASSIGN_OR_RETURN(ModelFile model, std::filesystem::is_directory(path, ignored)
                                            ? ModelFromHuggingFace(path)
