@@ -1,6 +1,7 @@
 #include "common/rpc/channel.h"
 
 namespace longhaul {
+
 std::shared_ptr<grpc::Channel> OpenChannel(const std::string& address) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kRpcMessageBytesMax);
