@@ -263,8 +263,9 @@ void Connection::NextRequest() {
 void Connection::Refuse(const HttpRefusal& refusal) {
   state_ = State::kRefusing;
   server_->requests_refused_total += 1;
+  // Not the message: it quotes the request, which may hold a prompt or a key.
   LogInfo("http request refused",
-          {{"peer", peer_}, {"status", refusal.status}, {"why", refusal.message}});
+          {{"peer", peer_}, {"status", refusal.status}, {"code", refusal.code}});
   const std::string body = HttpErrorBody(refusal.status, refusal.code, refusal.message);
   ResponseFacts facts;
   facts.status = refusal.status;
