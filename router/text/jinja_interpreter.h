@@ -15,7 +15,8 @@ namespace longhaul::jinja {
 // The variables of a template, a loop's turn, a macro's call, ...
 struct Scope {
   explicit Scope(std::shared_ptr<Scope> p) : parent(std::move(p)) {}
-  const Value* Find(absl::string_view name) const;  // here and outwards
+  // Here and outwards. Adds to `visited` how many variables it looked at.
+  const Value* Find(absl::string_view name, int64_t* visited) const;
   void Set(absl::string_view name, Value value);
 
   std::shared_ptr<Scope> parent;
@@ -51,6 +52,8 @@ class Interpreter {
   std::string Capture(const Body& body, std::shared_ptr<Scope> scope);
   void Print(absl::string_view text);
   void Assign(const Target& target, Value value);
+  // Scope::Find, with its time counted.
+  const Value* FindVariable(absl::string_view name);
   Value MakeMacro(const MacroDefinition& macro);
 
   Value Evaluate(const Expression& expression);

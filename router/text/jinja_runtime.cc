@@ -68,7 +68,7 @@ bool Runtime::Charge(int64_t bytes) {
 }
 
 bool Runtime::Enter() {
-  ++depth_;  // also on failure: Leave follows in any case
+  ++depth_;  // also on failure: Level's end takes it back in any case
   if (depth_ <= limits_.depth_max) return ok();
   Fail(absl::StrCat("nested deeper than ", limits_.depth_max, " levels"));
   return false;
@@ -322,8 +322,10 @@ Value Runtime::Item(const Value& value, const Value& key) {
     const int64_t index = key.AsInt() < 0 ? key.AsInt() + size : key.AsInt();
     if (index >= 0 && index < size) {
       if (value.is_list()) return value.AsList()[index];
-      if (!Charge(static_cast<int64_t>(value.AsString().size()))) return Value();
-      return Text(std::string(Characters(value.AsString())[index]));
+      int64_t left = index;
+      absl::string_view rest = value.AsString();
+      for (; left > 0; --left) rest.remove_prefix(ReadUtf8(rest).bytes);
+      return Text(std::string(rest.substr(0, ReadUtf8(rest).bytes)));
     }
     return Value::Undefined(absl::StrCat(TypeName(value), " object has no element ", key.AsInt()));
   }

@@ -16,9 +16,9 @@
 namespace longhaul::jinja {
 
 struct RenderLimits {
-  int64_t steps_max = 10'000'000;  // nodes evaluated, elements visited
-  int64_t bytes_max = 256 << 20;   // bytes of text made or searched, in all
-  int64_t output_bytes_max = 64 << 20;
+  int64_t steps_max = 5'000'000;  // nodes evaluated, elements visited
+  int64_t bytes_max = 128 << 20;  // bytes of text made or searched, in all
+  int64_t output_bytes_max = 32 << 20;
   int depth_max = 400;  // nested statements, expressions and macro calls
   int container_depth_max = 100;
 };
@@ -69,8 +69,20 @@ class Runtime {
   // Both return false, with an error set, when a limit is passed.
   bool Step(int64_t steps = 1);
   bool Charge(int64_t bytes);
-  bool Enter();  // one level deeper; pair with Leave
-  void Leave() { --depth_; }
+
+  // One level of nesting, while it lives; not ok() when that is too deep.
+  class Level {
+   public:
+    explicit Level(Runtime& runtime) : runtime_(runtime), ok_(runtime.Enter()) {}
+    ~Level() { --runtime_.depth_; }
+    Level(const Level&) = delete;
+    Level& operator=(const Level&) = delete;
+    bool ok() const { return ok_; }
+
+   private:
+    Runtime& runtime_;
+    const bool ok_;
+  };
 
   // Makers of values that count against the limits.
   Value Text(std::string text);
@@ -99,6 +111,8 @@ class Runtime {
   Value Arithmetic(Operator op, const Value& a, const Value& b);
 
  private:
+  bool Enter();
+
   Value IntegerArithmetic(Operator op, int64_t a, int64_t b);
   Value FloatArithmetic(Operator op, double a, double b);
   Value Repeat(const Value& value, int64_t times);

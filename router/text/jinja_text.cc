@@ -348,6 +348,7 @@ Value PercentFormat(Runtime& runtime, const std::string& format, const std::vect
     }
     if (next >= values.size()) return runtime.Fail("not enough arguments for format string");
     const Value& value = values[next++];
+    if (value.is_string() && !runtime.Charge(static_cast<int64_t>(value.AsString().size()))) break;
     const bool number = value.is_number();
     if (conversion == 's' && precision < 0) {
       out += runtime.ToText(value);

@@ -41,7 +41,7 @@ Value Title(Runtime& rt, const Value& input, Arguments& args) {
     word.clear();
   };
   const std::string text = rt.ToText(input);
-  for (absl::string_view character : Characters(text)) {
+  EachCharacter(text, [&](absl::string_view character) {
     const char32_t c = ReadUtf8(character).code_point;
     if (IsSpace(c) || (c < 0x80 && absl::string_view("-({[<").find(static_cast<char>(c)) !=
                                        absl::string_view::npos)) {
@@ -50,7 +50,7 @@ Value Title(Runtime& rt, const Value& input, Arguments& args) {
     } else {
       absl::StrAppend(&word, character);
     }
-  }
+  });
   flush();
   return rt.Text(std::move(out));
 }
@@ -134,12 +134,12 @@ Value WordCount(Runtime& rt, const Value& input, Arguments& args) {
   const std::string text = rt.ToText(input);
   int64_t words = 0;
   bool in_word = false;
-  for (absl::string_view character : Characters(text)) {
+  EachCharacter(text, [&](absl::string_view character) {
     const char32_t c = ReadUtf8(character).code_point;
     const bool is_word = IsAlpha(c) || IsDigit(c) || c == '_';
     if (is_word && !in_word) ++words;
     in_word = is_word;
-  }
+  });
   return Value::Int(words);
 }
 

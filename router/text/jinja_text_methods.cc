@@ -217,11 +217,10 @@ Value Replace(Runtime& rt, const Value& self, Arguments& args) {
   std::string out;
   if (from.empty()) {
     // Python puts the new text before each character and at the end.
-    for (string_view character : Characters(text)) {
-      if (left-- > 0) absl::StrAppend(&out, to);
+    EachCharacter(text, [&](string_view character) {
+      if (left-- > 0 && rt.Charge(static_cast<int64_t>(to.size()))) out += to;
       absl::StrAppend(&out, character);
-      if (!rt.Charge(static_cast<int64_t>(to.size()))) return Value();
-    }
+    });
     if (left > 0) out += to;
     return rt.Text(std::move(out));
   }
@@ -303,10 +302,10 @@ Value Count(Runtime& rt, const Value& self, Arguments& args) {
 template <bool (*kIs)(char32_t)>
 Value All(Runtime& rt, const Value& self, Arguments& args) {
   args.Finish(rt, "a method of str");
-  for (string_view character : Characters(self.AsString())) {
-    if (!kIs(ReadUtf8(character).code_point)) return Value::Bool(false);
-  }
-  return Value::Bool(!self.AsString().empty());
+  bool all = !self.AsString().empty();
+  EachCharacter(self.AsString(),
+                [&](string_view character) { all = all && kIs(ReadUtf8(character).code_point); });
+  return Value::Bool(all);
 }
 
 bool IsAlphaOrDigit(char32_t c) { return IsAlpha(c) || IsDigit(c); }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/string_view.h"
+#include "common/base/utf8.h"
 
 namespace longhaul::jinja {
 
@@ -26,7 +27,17 @@ std::string Capitalize(absl::string_view text);  // the first character up, the 
 absl::string_view Strip(absl::string_view text, absl::string_view characters, bool left,
                         bool right);
 
-// One string_view into `text` per character.
+// Calls `each` with every character of `text`, as a string_view into it.
+template <typename Each>
+void EachCharacter(absl::string_view text, Each&& each) {
+  while (!text.empty()) {
+    const absl::string_view character = text.substr(0, ReadUtf8(text).bytes);
+    each(character);
+    text.remove_prefix(character.size());
+  }
+}
+
+// The same as a list; 16 bytes a character.
 std::vector<absl::string_view> Characters(absl::string_view text);
 
 void AppendUtf8(char32_t c, std::string* out);

@@ -77,7 +77,17 @@ TEST(ChatTemplateHostileTest, TimeIsBounded) {
               HasSubstr("steps"));
 }
 
+TEST(ChatTemplateHostileTest, ManyVariablesCostTheirTime) {
+  std::string source;
+  for (int i = 0; i < 20000; ++i) absl::StrAppend(&source, "{% set v", i, " = 1 %}");
+  absl::StrAppend(&source, "{% for i in range(100000) %}{{ nobody }}{% endfor %}");
+  EXPECT_THAT(Error(source), HasSubstr("steps"));
+}
+
 TEST(ChatTemplateHostileTest, MemoryIsBounded) {
+  EXPECT_THAT(Error("{{ ('%s' * 1000) % (('x' * 1000000,) * 1000) }}"), HasSubstr("bytes of text"));
+  EXPECT_THAT(Error("{{ ('{}' * 1000).format('x' * 1000000) }}"), HasSubstr("no argument"));
+  EXPECT_THAT(Error("{{ ('{0}' * 10000).format('x' * 1000000) }}"), HasSubstr("bytes of text"));
   EXPECT_THAT(Error("{{ 'x' * 9223372036854775807 }}"), HasSubstr("too long"));
   EXPECT_THAT(Error("{{ [1] * 9223372036854775807 }}"), HasSubstr("too long"));
   EXPECT_THAT(Error("{% set ns = namespace(x='aaaaaaaa') %}{% for i in range(100) %}"
