@@ -90,6 +90,8 @@ class UcxLink : public Link {
   bool Poll();
   // Asks UCX to wake us; false when there is work already.
   bool Arm();
+  // Whether operations have been started that have not ended.
+  virtual bool outstanding() const = 0;
 
  protected:
   ~UcxLink() override;  // after Shutdown

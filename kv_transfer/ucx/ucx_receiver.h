@@ -21,6 +21,7 @@ class UcxReceiver final : public UcxLink {
   void Send(TransferTag tag, std::vector<SendPiece> pieces, TransferDone done) override;
   void Receive(TransferTag tag, std::vector<ReceivePiece> pieces, TransferDone done) override;
   void Cancel(TransferTag tag) override;
+  bool outstanding() const override { return !messages_.empty(); }
   std::string path() const override { return path_; }
 
  private:

@@ -27,6 +27,10 @@ namespace {
 // its core.
 constexpr int kFruitlessArmsMax = 256;
 constexpr int64_t kRetryNs = 500'000;
+// While operations are outstanding the loop looks this often even when UCX does not wake it: its
+// events for a connection that is being made have been seen to get lost on a loaded machine, which
+// would stop the link for good.
+constexpr int64_t kLookNs = 20'000'000;
 
 absl::Status Modify(ucp_config_t* config, const char* name, const std::string& value) {
   const ucs_status_t status = ucp_config_modify(config, name, value.c_str());
@@ -44,6 +48,9 @@ absl::StatusOr<ucp_context*> MakeContext(const UcxOptions& options) {
   // The receiver reads. With remote writes a peer that was stopped could write into blocks given
   // away long ago.
   if (modified.ok()) modified = Modify(config, "RNDV_SCHEME", "get_zcopy");
+  // Poll every transport from the start: UCX otherwise lets a thread of its own wait for the first
+  // message of a connection, and a wake-up that is lost there is lost for good.
+  if (modified.ok()) modified = Modify(config, "ADAPTIVE_PROGRESS", "n");
   // UCX 1.13 may end a zero-copy send over TCP twice, and abort the process, when the peer goes
   // away under it. Copies in large segments are also a quarter faster on loopback than zero copy.
   if (modified.ok()) modified = Modify(config, "ZCOPY_THRESH", "inf");
@@ -78,21 +85,21 @@ absl::StatusOr<ucp_context*> MakeContext(const UcxOptions& options) {
 absl::StatusOr<std::unique_ptr<UcxTransport>> UcxTransport::Make(UcxOptions options) {
   LH_ASSIGN_OR_RETURN(ucp_context * context, MakeContext(options));
   const int epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-  const int retry_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-  LH_CHECK(epoll_fd >= 0 && retry_fd >= 0, "out of file descriptors: raise the limit");
+  const int timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+  LH_CHECK(epoll_fd >= 0 && timer_fd >= 0, "out of file descriptors: raise the limit");
   return std::unique_ptr<UcxTransport>(
-      new UcxTransport(std::move(options), context, epoll_fd, retry_fd));
+      new UcxTransport(std::move(options), context, epoll_fd, timer_fd));
 }
 
-UcxTransport::UcxTransport(UcxOptions options, ucp_context* context, int epoll_fd, int retry_fd)
+UcxTransport::UcxTransport(UcxOptions options, ucp_context* context, int epoll_fd, int timer_fd)
     : options_(std::move(options)),
       context_(context),
       epoll_fd_(epoll_fd),
-      retry_fd_(retry_fd),
+      timer_fd_(timer_fd),
       self_(ThisProcess()) {
   epoll_event event{};
-  event.events = EPOLLIN | EPOLLET;
-  LH_CHECK(epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, retry_fd_, &event) == 0, std::strerror(errno));
+  event.events = EPOLLIN;
+  LH_CHECK(epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, timer_fd_, &event) == 0, std::strerror(errno));
 }
 
 UcxTransport::~UcxTransport() {
@@ -105,7 +112,7 @@ UcxTransport::~UcxTransport() {
     // The process ends with peers that do not answer: UCX cannot let go of them, the kernel can.
     for (auto& worker : buried_) worker.release();
   }
-  close(retry_fd_);
+  close(timer_fd_);
   close(epoll_fd_);
 }
 
@@ -191,13 +198,25 @@ bool UcxTransport::ArmWait() {
   }
   if (armed) {
     fruitless_arms_ = 0;
+    const bool outstanding =
+        !buried_.empty() || std::any_of(links_.begin(), links_.end(), [](const UcxLink* link) {
+          return link != nullptr && link->outstanding();
+        });
+    SetTimer(outstanding ? kLookNs : 0);
     return true;
   }
   if (++fruitless_arms_ < kFruitlessArmsMax) return false;
-  itimerspec once{};
-  once.it_value.tv_nsec = kRetryNs;
-  timerfd_settime(retry_fd_, 0, &once, nullptr);
+  SetTimer(kRetryNs);
   return true;
+}
+
+void UcxTransport::SetTimer(int64_t delay_ns) {
+  if (delay_ns == 0 && !timer_set_) return;
+  timer_set_ = delay_ns != 0;
+  // Setting it also takes back an expiry that WaitFd still shows.
+  itimerspec once{};
+  once.it_value.tv_nsec = delay_ns;
+  timerfd_settime(timer_fd_, 0, &once, nullptr);
 }
 
 }  // namespace longhaul

@@ -69,17 +69,19 @@ class UcxTransport final : public Transport, public Poller {
  private:
   friend class UcxLink;
 
-  UcxTransport(UcxOptions options, ucp_context* context, int epoll_fd, int retry_fd);
+  UcxTransport(UcxOptions options, ucp_context* context, int epoll_fd, int timer_fd);
   absl::StatusOr<std::unique_ptr<UcxWorker>> MakeWorker();
   // Takes a worker that holds nothing of ours any more but must still finish its own business with
   // the peer.
   void Bury(std::unique_ptr<UcxWorker> worker);
   bool PollBuried();
+  void SetTimer(int64_t delay_ns);  // 0: none
 
   const UcxOptions options_;
   ucp_context* const context_;
   const int epoll_fd_;
-  const int retry_fd_;  // a timer that wakes the loop when UCX cannot
+  const int timer_fd_;  // wakes the loop when UCX cannot
+  bool timer_set_ = false;
   const UcxAddress self_;
   int fruitless_arms_ = 0;
   Counters counters_;
