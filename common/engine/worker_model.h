@@ -19,7 +19,7 @@ struct WorkerModelOptions {
   int block_tokens = 16;
   int64_t kv_bytes = 0;  // of the pool; 0: twice the KV of the model's whole context, at least 256
                          // MiB, and at most a sixth of the memory that is free
-  bool head = true;  // false: the process never samples
+  bool head = true;      // false: the process never samples
 };
 
 class WorkerModel {

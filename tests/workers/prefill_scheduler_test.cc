@@ -77,7 +77,8 @@ TEST(PrefillSchedulerTest, ChunksShrinkAsThePositionGrows) {
       EXPECT_EQ(chunk->tokens % 16, 0);
     }
     if (!last) {
-      EXPECT_LE(cost.PrefillUs(chunk->tokens, chunk->position), 100'000) << "at " << chunk->position;
+      EXPECT_LE(cost.PrefillUs(chunk->tokens, chunk->position), 100'000)
+          << "at " << chunk->position;
       EXPECT_GT(cost.PrefillUs(chunk->tokens + 16, chunk->position), 100'000)
           << "at " << chunk->position;
     }
