@@ -98,8 +98,13 @@ void HandOff::Open(const LinkPool::PeerLink& link) {
   open.set_length_class(request_.length_class);
   const std::string& address = request_.addresses[PeerOf(report_.attempts)];
   call_ = context_->prefill->Prefill(
-      address, std::move(open), [this](const PrefillEvent& event) { OnEvent(event); },
-      [this](const absl::Status& status) { OnStreamDone(status); });
+      address, std::move(open),
+      [self = self_](const PrefillEvent& event) {
+        if (*self != nullptr) (*self)->OnEvent(event);
+      },
+      [self = self_](const absl::Status& status) {
+        if (*self != nullptr) (*self)->OnStreamDone(status);
+      });
 }
 
 void HandOff::PostChunk() {
