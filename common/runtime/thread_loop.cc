@@ -160,13 +160,13 @@ void ThreadLoop::Run() {
   while (true) {
     bool worked = RunReady();
     if (poller_ != nullptr) worked = poller_->Poll() || worked;
+    {
+      absl::MutexLock lock(&mutex_);
+      if (stopping_) return;  // also while the poller always finds something to do
+    }
     if (worked) {
       if (options_.spin_us > 0) last_work_us_ = MonotonicUs();
       continue;
-    }
-    {
-      absl::MutexLock lock(&mutex_);
-      if (stopping_) return;
     }
     if (options_.spin_us > 0 && MonotonicUs() - last_work_us_ < options_.spin_us) continue;
     Wait();

@@ -74,7 +74,7 @@ class UcxTransport final : public Transport, public Poller {
   // Takes a worker that holds nothing of ours any more but must still finish its own business with
   // the peer.
   void Bury(std::unique_ptr<UcxWorker> worker);
-  bool PollBuried();
+  void PollBuried();
   void SetTimer(int64_t delay_ns);  // 0: none
 
   const UcxOptions options_;
