@@ -37,6 +37,8 @@ class Shape:
     served_name: str = ""  # what clients call the model; empty: as its file says
     router_flags: tuple = ()
     worker_flags: tuple = ()
+    prefill_flags: tuple = ()
+    decode_flags: tuple = ()
 
     @property
     def kind(self):
@@ -126,9 +128,10 @@ def start(shape, report=lambda text: None):
             front = spawn("standalone", "standalone", *front_flags, threads, *shape.worker_flags)
         else:
             worker_flags = [f"--listen={HOST}:0", f"--http={HOST}:0", threads, WORKER_DRAIN, *shape.worker_flags]
-            for role, count in (("prefill", shape.prefill), ("decode", shape.decode)):
+            for role, count, own in (("prefill", shape.prefill, shape.prefill_flags),
+                                     ("decode", shape.decode, shape.decode_flags)):
                 for i in range(count):
-                    spawn(role, f"{role}-{i}", f"--name={role}-{i}", *worker_flags)
+                    spawn(role, f"{role}-{i}", f"--name={role}-{i}", *worker_flags, *own)
             workers = list(instance.processes)
             processes.wait_ready(workers, START_SECONDS, lambda n, of: report(f"{n} of {of} workers listen"))
             pools = [
