@@ -148,8 +148,6 @@ void DecodeWorker::StartHandOff(Request& request, const DecodeScheduler::Admissi
   wanted.names.assign(request.message.prefill_names().begin(),
                       request.message.prefill_names().end());
   wanted.cache_salt = request.message.cache_salt();
-  wanted.predicted_us = request.message.prefill_predicted_us();
-  wanted.length_class = request.message.length_class();
   request.hand_off = std::make_unique<HandOff>(
       &hand_off_context_, std::move(wanted),
       HandOff::Callbacks{

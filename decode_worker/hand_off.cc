@@ -94,8 +94,6 @@ void HandOff::Open(const LinkPool::PeerLink& link) {
   open.set_chunks_granted(receiver_->chunks_posted());
   open.set_link_address(link.address);
   open.set_cache_salt(request_.cache_salt);
-  open.set_predicted_us(request_.predicted_us);
-  open.set_length_class(request_.length_class);
   const std::string& address = request_.addresses[PeerOf(report_.attempts)];
   call_ = context_->prefill->Prefill(
       address, std::move(open),

@@ -73,8 +73,6 @@ class HandOff {
     std::vector<std::string> addresses;  // prefill workers in order of preference; not empty
     std::vector<std::string> names;
     uint64_t cache_salt = 0;
-    double predicted_us = 0;
-    std::string length_class;
   };
   struct Callbacks {
     // Blocks for all positions below `position_end`, in order.

@@ -13,7 +13,6 @@ namespace {
 
 HttpHeaders JsonHeaders() { return {{"content-type", "application/json"}}; }
 
-// Named here and not by common/http/sse.h, whose SseEvent is another one than the API's.
 HttpHeaders EventStreamHeaders() {
   return {{"content-type", "text/event-stream; charset=utf-8"},
           {"cache-control", "no-cache"},
