@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 
 from tools.launcher import paths
 from tools.launcher.failure import Failure
@@ -42,6 +43,7 @@ TEST = {
     "git": "listing the files to tidy",
 }
 APT_LOCK_SECONDS = 300
+APT_POLL_SECONDS = 0.2
 
 
 def installed(names):
@@ -78,21 +80,22 @@ def _apt(arguments, prefix, step):
         "apt-get", "-q", "-o", f"DPkg::Lock::Timeout={APT_LOCK_SECONDS}", "-o", "APT::Status-Fd=1", "-o", "Dpkg::Use-Pty=0", *arguments,
     ]
     log_path = paths.make(paths.LOGS) / "apt.log"
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, errors="replace",
-    )
-    with open(log_path, "w", encoding="utf-8") as log:
-        for line in process.stdout:
-            fields = line.rstrip("\n").split(":", 3)
-            if len(fields) == 4 and fields[0] in ("dlstatus", "pmstatus"):
-                if arguments[0] == "install":
+    # Into a file, not a pipe: a package's script fails when its words cannot be written (seen with ccache's, through a pipe).
+    with open(log_path, "wb") as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+    with open(log_path, encoding="utf-8", errors="replace") as words:
+        ended = False
+        while not ended:
+            ended = process.poll() is not None  # asked before reading, so that the last words are read too
+            for line in words:
+                fields = line.rstrip("\n").split(":", 3)
+                if len(fields) == 4 and fields[0] in ("dlstatus", "pmstatus") and arguments[0] == "install":
                     # Download is the first half of the way, unpacking and configuring the second.
                     share = float(fields[2]) / 200 + (0.5 if fields[0] == "pmstatus" else 0)
                     step.update(fields[3], share)
-            else:
-                log.write(line)
-    if process.wait() != 0:
+            if not ended:
+                time.sleep(APT_POLL_SECONDS)
+    if process.returncode != 0:
         output = log_path.read_text(encoding="utf-8", errors="replace")
         if "No space left on device" in output or "enough free space" in output:
             raise paths.disk_full("/")
