@@ -1,0 +1,246 @@
+// Hopper's own instructions, one thin function each: barriers in shared memory (mbarrier), the
+// tensor copy engine (TMA), the matrix unit (wgmma), and what orders them. Device code only;
+// sm_90a. NVIDIA, "PTX ISA", 9.0.
+//
+// Tiles in shared memory are rows of 128 bytes (64 bf16) with the 128-byte swizzle: the 16-byte
+// piece p of row r lies at piece p ^ (r % 8). A tile starts on a multiple of 1,024 bytes. That is
+// how TMA writes it under CU_TENSOR_MAP_SWIZZLE_128B and how wgmma reads it under the descriptors
+// below.
+#pragma once
+
+#include <cuda.h>
+#include <cuda_bf16.h>
+
+#include <cstdint>
+
+namespace longhaul::ptx {
+
+constexpr int kWarp = 32;
+constexpr int kWarpgroup = 128;
+constexpr int kSwizzleRowBytes = 128;    // one row of a swizzled tile
+constexpr int kSwizzleAtomBytes = 1024;  // eight rows: the swizzle's period
+
+__device__ __forceinline__ uint32_t SharedAddress(const void* pointer) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+// One thread of the warp, always the same one. All threads of the warp must arrive.
+__device__ __forceinline__ bool ElectOne() {
+  uint32_t chosen = 0;
+  asm volatile(
+      "{\n"
+      ".reg .pred p;\n"
+      "elect.sync _|p, 0xffffffff;\n"
+      "selp.u32 %0, 1, 0, p;\n"
+      "}\n"
+      : "=r"(chosen));
+  return chosen != 0;
+}
+
+// --- mbarrier
+// -------------------------------------------------------------------------------------
+
+__device__ __forceinline__ void BarrierInit(uint64_t* barrier, uint32_t arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(SharedAddress(barrier)),
+               "r"(arrivals));
+}
+
+// Makes barriers that were just initialised known to the copy engine (and to a cluster).
+__device__ __forceinline__ void FenceBarrierInit() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+
+__device__ __forceinline__ void BarrierArrive(uint64_t* barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(SharedAddress(barrier)) : "memory");
+}
+
+// Arrives, and makes the phase wait for `bytes` of TMA copies more.
+__device__ __forceinline__ void BarrierArriveExpect(uint64_t* barrier, uint32_t bytes) {
+  asm volatile(
+      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)),
+      "r"(bytes)
+      : "memory");
+}
+
+__device__ __forceinline__ bool BarrierTest(uint64_t* barrier, uint32_t parity) {
+  uint32_t done = 0;
+  asm volatile(
+      "{\n"
+      ".reg .pred p;\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+      "selp.u32 %0, 1, 0, p;\n"
+      "}\n"
+      : "=r"(done)
+      : "r"(SharedAddress(barrier)), "r"(parity)
+      : "memory");
+  return done != 0;
+}
+
+// Waits for the end of the phase of this parity: 0 for a barrier's first phase, then 1, 0, ...
+// A wait for parity 1 of a fresh barrier returns at once.
+__device__ __forceinline__ void BarrierWait(uint64_t* barrier, uint32_t parity) {
+  while (!BarrierTest(barrier, parity)) {
+  }
+}
+
+// A ring of stages: which one is next, and which parity of its barriers.
+template <int kStages>
+struct Ring {
+  uint32_t stage = 0;
+  uint32_t parity = 0;
+  __device__ __forceinline__ void Next() {
+    if (++stage == kStages) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+// --- named barriers
+// -------------------------------------------------------------------------------
+
+__device__ __forceinline__ void NamedSync(int id, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+__device__ __forceinline__ void NamedArrive(int id, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+// --- TMA
+// ------------------------------------------------------------------------------------------
+
+__device__ __forceinline__ void PrefetchTensorMap(const CUtensorMap* map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
+// Cache policies of the copy engine, as CUTLASS names their encodings.
+constexpr uint64_t kEvictFirst = 0x12F0000000000000ull;  // read once: weights of a decode step
+constexpr uint64_t kEvictLast = 0x14F0000000000000ull;   // read again soon
+constexpr uint64_t kEvictNormal = 0x1000000000000000ull;
+
+// Copies a box of a tensor into shared memory; `barrier` counts its bytes. Coordinates are in
+// elements, innermost first; what lies outside of the tensor arrives as zeros.
+__device__ __forceinline__ void TmaLoad2d(void* to, const CUtensorMap* map, uint64_t* barrier,
+                                          int32_t c0, int32_t c1, uint64_t policy = kEvictNormal) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint"
+      " [%0], [%1, {%3, %4}], [%2], %5;" ::"r"(SharedAddress(to)),
+      "l"(map), "r"(SharedAddress(barrier)), "r"(c0), "r"(c1), "l"(policy)
+      : "memory");
+}
+__device__ __forceinline__ void TmaLoad3d(void* to, const CUtensorMap* map, uint64_t* barrier,
+                                          int32_t c0, int32_t c1, int32_t c2,
+                                          uint64_t policy = kEvictNormal) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint"
+      " [%0], [%1, {%3, %4, %5}], [%2], %6;" ::"r"(SharedAddress(to)),
+      "l"(map), "r"(SharedAddress(barrier)), "r"(c0), "r"(c1), "r"(c2), "l"(policy)
+      : "memory");
+}
+__device__ __forceinline__ void TmaLoad4d(void* to, const CUtensorMap* map, uint64_t* barrier,
+                                          int32_t c0, int32_t c1, int32_t c2, int32_t c3,
+                                          uint64_t policy = kEvictNormal) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint"
+      " [%0], [%1, {%3, %4, %5, %6}], [%2], %7;" ::"r"(SharedAddress(to)),
+      "l"(map), "r"(SharedAddress(barrier)), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "l"(policy)
+      : "memory");
+}
+
+// Plain bytes (a multiple of 16, both ends 16-byte aligned) into shared memory.
+__device__ __forceinline__ void BulkLoad(void* to, const void* from, uint32_t bytes,
+                                         uint64_t* barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(SharedAddress(to)),
+      "l"(from), "r"(bytes), "r"(SharedAddress(barrier))
+      : "memory");
+}
+
+// Ordinary stores to shared memory before it are seen by wgmma and the copy engine after it. In
+// each writing thread, before the barrier that lets the reader go.
+__device__ __forceinline__ void FenceAsyncProxy() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+// --- wgmma
+// ----------------------------------------------------------------------------------------
+
+// Before the first wgmma, and whenever registers it uses were written otherwise.
+__device__ __forceinline__ void WgmmaFence() {
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void WgmmaCommit() {
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+// Until at most kPending of the latest groups are under way.
+template <int kPending>
+__device__ __forceinline__ void WgmmaWait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+}
+// Keeps the compiler from moving other uses of an accumulator across the asynchronous product.
+__device__ __forceinline__ void KeepInPlace(float& value) {
+  asm volatile("" : "+f"(value)::"memory");
+}
+__device__ __forceinline__ void KeepInPlace(uint32_t& value) {
+  asm volatile("" : "+r"(value)::"memory");
+}
+
+// Matrix descriptor of a swizzled tile whose rows (128 bytes) run along K ("K-major"): operand A
+// [M, 64] or B [N, 64]. Groups of eight rows follow each other. Along K, 16 elements are 32 bytes:
+// add kStepK16.
+constexpr uint64_t kSwizzle128 = uint64_t{1} << 62;
+constexpr uint64_t kStepK16 = 32 >> 4;
+__device__ __forceinline__ uint64_t DescriptorKMajor(const void* tile) {
+  const uint64_t address = SharedAddress(tile);
+  return kSwizzle128 | (uint64_t{kSwizzleAtomBytes >> 4} << 32) | (uint64_t{1} << 16) |
+         ((address & 0x3FFFF) >> 4);
+}
+// Matrix descriptor of operand B [K, N] stored as rows of K with N along the 128 bytes ("MN-major";
+// values of attention): columns [64 i, 64 i + 64) are a tile of their own, `column_tile_bytes`
+// after the one before. Along K, 16 rows are 2,048 bytes: add kStepRows16.
+constexpr uint64_t kStepRows16 = 2048 >> 4;
+__device__ __forceinline__ uint64_t DescriptorMnMajor(const void* tile,
+                                                      uint32_t column_tile_bytes) {
+  const uint64_t address = SharedAddress(tile);
+  return kSwizzle128 | (uint64_t{kSwizzleAtomBytes >> 4} << 32) |
+         (uint64_t{column_tile_bytes >> 4} << 16) | ((address & 0x3FFFF) >> 4);
+}
+
+// --- registers, launches
+// --------------------------------------------------------------------------
+
+template <int kRegisters>
+__device__ __forceinline__ void GiveRegisters() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+template <int kRegisters>
+__device__ __forceinline__ void TakeRegisters() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
+// Programmatic dependent launch: waits for the kernels before this one in the stream, whose memory
+// is then visible. Nothing that they write may be read, and nothing that they read written, before
+// it.
+__device__ __forceinline__ void WaitForEarlierKernels() {
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+// Lets the next kernel's blocks start as soon as there is room for them.
+__device__ __forceinline__ void LetLaterKernelsStart() {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+
+__device__ __forceinline__ float Exp2(float x) {
+  float y;
+  asm volatile("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+// Two floats as packed bf16, `low` in the low half.
+__device__ __forceinline__ uint32_t PackBf16(float low, float high) {
+  uint32_t packed;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+  return packed;
+}
+
+}  // namespace longhaul::ptx
