@@ -37,6 +37,7 @@ void StepTables::Plan(const Batch& batch, const KvPool& pool) {
   table_begins_.clear();
   block_tables_.clear();
   decode_rows_.clear();
+  decode_reads_step_ = false;
   // The parts of one sequence (its chunk, its decode rows) share their block table.
   absl::flat_hash_map<const BlockId*, std::pair<int32_t, size_t>> tables;
   for (const BatchSequence& sequence : batch.sequences) {
@@ -49,6 +50,7 @@ void StepTables::Plan(const Batch& batch, const KvPool& pool) {
     }
     table_begins_.push_back(found->second.first);
     if (sequence.phase == Phase::kDecode) {
+      decode_reads_step_ |= !added;
       decode_rows_.push_back({static_cast<int32_t>(sequence.position + 1), table_begins_.back()});
     }
   }

@@ -2,6 +2,7 @@
 // over.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <numeric>
@@ -48,7 +49,11 @@ class RunningDecoder {
     for (const Phase phase : {Phase::kPrefill, Phase::kDecode}) {
       for (const Part& part : parts) {
         if (part.phase != phase) continue;
-        batch.sequences.push_back({phase, batch.rows(), part.count, part.position, part.blocks});
+        // Parts of one sequence share its table, as those of a plan do.
+        const Part& first = *std::find_if(parts.begin(), parts.end(), [&](const Part& other) {
+          return other.tokens == part.tokens && other.blocks == part.blocks;
+        });
+        batch.sequences.push_back({phase, batch.rows(), part.count, part.position, first.blocks});
         batch.tokens.insert(batch.tokens.end(), part.tokens->begin() + part.position,
                             part.tokens->begin() + part.position + part.count);
       }
