@@ -232,7 +232,7 @@ __device__ __forceinline__ void LetLaterKernelsStart() {
 
 __device__ __forceinline__ float Exp2(float x) {
   float y;
-  asm volatile("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
 
