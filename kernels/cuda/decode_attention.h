@@ -77,9 +77,9 @@ struct DecodeAttentionParams {
 };
 
 // Queues the kernel. Programmatic dependent launch: it may start before the kernel ahead of it in
-// the stream has ended, and then reads block tables, items and KV, except each row's last position.
-// So those must be older than that kernel, which in turn must itself have waited for what came
-// before it. Device thread; the shapes are the caller's to check.
+// the stream has ended, and then reads block tables, items and the rows' settled KV. So those must
+// be older than that kernel, which in turn must itself have waited for what came before it. Device
+// thread; the shapes are the caller's to check.
 void LaunchDecodeAttention(const DecodeAttentionParams& params, cudaStream_t stream);
 
 }  // namespace longhaul

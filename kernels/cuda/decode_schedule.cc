@@ -14,6 +14,7 @@ void PlanDecode(absl::Span<const DecodeRow> rows, DecodeSchedule* schedule) {
     item.row = static_cast<int32_t>(row);
     item.keys = rows[row].keys;
     item.table = rows[row].table;
+    item.settled = rows[row].settled;
     item.parts = 1;
     item.slot = slot;
     return item;

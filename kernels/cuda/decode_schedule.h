@@ -24,11 +24,11 @@ constexpr int kDecodePartKeys = 512;
 // folds it, and a row of a million keys still ends with a fold of 128.
 constexpr int kDecodeSpanParts = 16;
 
-// A decode row: one query token that attends to `keys` positions, its own the last. `table` is
-// where its block table starts among the step's block tables.
+// A decode row: one query token that attends to `keys` positions, its own the last.
 struct DecodeRow {
   int32_t keys = 0;
-  int32_t table = 0;
+  int32_t table = 0;    // where its block table starts among the step's block tables
+  int32_t settled = 0;  // positions [0, settled) were in the pool before the step; less than `keys`
 };
 
 // Parts [first_part, first_part + parts) of a row, for every kv head. The device reads this struct.
@@ -36,6 +36,7 @@ struct DecodeItem {
   int32_t row = 0;
   int32_t keys = 0;  // of the whole row
   int32_t table = 0;
+  int32_t settled = 0;
   int32_t first_part = 0;
   int32_t parts = 0;
   int32_t slot = 0;  // where the row's partial results begin, one slot a part

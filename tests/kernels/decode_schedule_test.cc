@@ -19,7 +19,7 @@ std::vector<DecodeRow> Rows(const std::vector<int32_t>& keys) {
   std::vector<DecodeRow> rows;
   int32_t table = 0;
   for (const int32_t k : keys) {
-    rows.push_back({k, table});
+    rows.push_back({k, table, k - 1});
     table += (k + 63) / 64;
   }
   return rows;
@@ -75,6 +75,7 @@ TEST(DecodeScheduleTest, HasEveryPartOnce) {
     for (const DecodeItem& item : schedule.items) {
       EXPECT_EQ(item.keys, keys[item.row]);
       EXPECT_EQ(item.table, rows[item.row].table);
+      EXPECT_EQ(item.settled, rows[item.row].settled);
       row_keys[item.row] += KeysOf(item);
       for (int32_t part = item.first_part; part < item.first_part + item.parts; ++part) {
         EXPECT_TRUE(parts.emplace(item.row, part).second);

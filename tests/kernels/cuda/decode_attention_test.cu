@@ -219,7 +219,10 @@ TEST_F(DecodeAttentionTest, AGraphCapturedOnceFollowsTheLengths) {
   CudaCheck(cudaGraphInstantiate(&replay, graph, 0), "graph");
   for (int step = 0; step < 4; ++step) {
     std::vector<DecodeRow> rows = world.plan_rows;
-    for (DecodeRow& row : rows) row.keys = 1 + row.keys * (step + 1) / 5;
+    for (DecodeRow& row : rows) {
+      row.settled = row.keys * (step + 1) / 5;
+      row.keys = row.settled + 1;
+    }
     DecodeSchedule schedule;
     PlanDecode(rows, &schedule);
     world.SetSchedule(schedule);

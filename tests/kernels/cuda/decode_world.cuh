@@ -177,7 +177,7 @@ class DecodeWorld {
   std::vector<int32_t> MakeTables() {
     int64_t blocks = 0;
     for (const int32_t keys : options_.keys) {
-      plan_rows.push_back({keys, static_cast<int32_t>(blocks)});
+      plan_rows.push_back({keys, static_cast<int32_t>(blocks), std::max(0, keys - 1)});
       blocks += options_.layout.BlocksFor(keys);
     }
     std::vector<int32_t> ids(options_.pool_blocks - options_.first_block);
