@@ -107,7 +107,7 @@ class CudaBackend final : public Backend {
     return sampler_.Sample(logits.data, logits.width, rows);
   }
   void Run(uint64_t shape_key, absl::FunctionRef<void()> body) override {
-    graphs_.Run({shape_key, tables_->decode_reads_step(), step_config_, step_pool_}, body);
+    graphs_.Run({shape_key, step_config_, step_pool_}, body);
   }
 
  private:
@@ -383,8 +383,6 @@ void CudaBackend::Attention(Tensor out, Tensor qkv, const Batch& batch, const Mo
   params.item_count = tables_->decode_item_count();
   params.scratch = attention_scratch_;
   params.processors = device_->multiprocessors();
-  // The kernel reads keys of earlier steps before the one ahead of it has ended.
-  if (tables_->decode_reads_step()) LaunchFence(stream());
   LaunchDecodeAttention(params, stream());
 }
 

@@ -219,8 +219,6 @@ __global__ void GatedActivation(Bf16* out, const Bf16* gate_up, int64_t rows, in
   }
 }
 
-__global__ void Fence() {}
-
 constexpr int Blocks(int64_t work, int64_t each) {
   return static_cast<int>((work + each - 1) / each);
 }
@@ -280,11 +278,6 @@ void LaunchGatedActivation(Bf16* out, const Bf16* gate_up, int64_t rows, int64_t
   const dim3 grid(Blocks(width, kThreads * kVector), static_cast<int>(rows < 65535 ? rows : 65535));
   LaunchOverlapping(stream, grid, kThreads, 0, "GatedActivation", GatedActivation, out, gate_up,
                     rows, width);
-}
-
-void LaunchFence(cudaStream_t stream) {
-  Fence<<<1, 1, 0, stream>>>();
-  CudaCheckLaunch("Fence");
 }
 
 }  // namespace longhaul

@@ -51,8 +51,4 @@ void LaunchRopeAndStoreKv(const RopeAndStoreKvCall& call, cudaStream_t stream);
 void LaunchGatedActivation(Bf16* out, const Bf16* gate_up, int64_t rows, int64_t width,
                            cudaStream_t stream);
 
-// Does nothing, once all that was queued has ended: a kernel after it that begins early finds
-// everything before it done.
-void LaunchFence(cudaStream_t stream);
-
 }  // namespace longhaul

@@ -16,7 +16,7 @@ namespace longhaul {
 class StepGraphs {
  public:
   // What a recording depends on beside the device's memory: the shape, and whose step it is.
-  using Key = std::tuple<uint64_t, bool, const void*, const void*>;
+  using Key = std::tuple<uint64_t, const void*, const void*>;
 
   explicit StepGraphs(CudaDevice& device) : device_(device) {}
   ~StepGraphs() { Drop(); }

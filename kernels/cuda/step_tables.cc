@@ -37,22 +37,31 @@ void StepTables::Plan(const Batch& batch, const KvPool& pool) {
   table_begins_.clear();
   block_tables_.clear();
   decode_rows_.clear();
-  decode_reads_step_ = false;
   // The parts of one sequence (its chunk, its decode rows) share their block table.
-  absl::flat_hash_map<const BlockId*, std::pair<int32_t, size_t>> tables;
+  struct Table {
+    int32_t begin = 0;
+    size_t blocks = 0;
+    int64_t settled = 0;  // what the step stores begins here
+  };
+  absl::flat_hash_map<const BlockId*, Table> tables;
   for (const BatchSequence& sequence : batch.sequences) {
-    const auto begin = static_cast<int32_t>(block_tables_.size());
-    const auto [found, added] =
-        tables.try_emplace(sequence.blocks.data(), begin, sequence.blocks.size());
-    if (added || found->second.second < sequence.blocks.size()) {
-      found->second = {begin, sequence.blocks.size()};
+    const Table fresh = {static_cast<int32_t>(block_tables_.size()), sequence.blocks.size(),
+                         sequence.position};
+    const auto [found, added] = tables.try_emplace(sequence.blocks.data(), fresh);
+    Table& table = found->second;
+    LH_CHECK(table.blocks == fresh.blocks, "parts of a sequence with different block tables");
+    table.settled = std::min(table.settled, sequence.position);
+    table_begins_.push_back(table.begin);
+    if (added) {
       block_tables_.insert(block_tables_.end(), sequence.blocks.begin(), sequence.blocks.end());
     }
-    table_begins_.push_back(found->second.first);
-    if (sequence.phase == Phase::kDecode) {
-      decode_reads_step_ |= !added;
-      decode_rows_.push_back({static_cast<int32_t>(sequence.position + 1), table_begins_.back()});
-    }
+  }
+  for (const BatchSequence& sequence : batch.sequences) {
+    if (sequence.phase != Phase::kDecode) continue;
+    const Table& table = tables[sequence.blocks.data()];
+    decode_rows_.push_back({.keys = static_cast<int32_t>(sequence.position + 1),
+                            .table = table.begin,
+                            .settled = static_cast<int32_t>(table.settled)});
   }
   for (const BlockId block : block_tables_) {
     LH_CHECK(block >= 0 && block < pool.blocks,

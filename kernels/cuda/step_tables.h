@@ -44,9 +44,6 @@ class StepTables {
   // On the host:
   int32_t prefill_item_count() const { return static_cast<int32_t>(prefill_.items.size()); }
   int64_t prefill_keys() const { return prefill_.keys; }
-  // Whether a decode row attends to more of what the step itself stores than its own position: rows
-  // of one sequence beside each other, a chunk or a replay.
-  bool decode_reads_step() const { return decode_reads_step_; }
   int32_t decode_slots() const { return schedule_.slots; }
 
  private:
@@ -85,7 +82,6 @@ class StepTables {
   PrefillAttentionPlan prefill_;
   std::vector<DecodeRow> decode_rows_;
   DecodeSchedule schedule_;
-  bool decode_reads_step_ = false;
 };
 
 }  // namespace longhaul
