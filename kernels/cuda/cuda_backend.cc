@@ -12,6 +12,7 @@
 #include "common/model/half.h"
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/cuda_device.h"
+#include "kernels/cuda/cuda_kv_memory.h"
 #include "kernels/cuda/decode_attention.h"
 #include "kernels/cuda/decode_matmul.h"
 #include "kernels/cuda/elementwise.h"
@@ -63,9 +64,10 @@ Bf16* AsBf16(const Tensor& tensor) { return reinterpret_cast<Bf16*>(tensor.data)
 class CudaBackend final : public Backend {
  public:
   CudaBackend(std::unique_ptr<CudaDevice> device, std::unique_ptr<PrefillMatmul> prefill_matmul,
-              int load_threads)
+              std::unique_ptr<CudaKvMemory> kv_memory, int load_threads)
       : device_(std::move(device)),
         prefill_matmul_(std::move(prefill_matmul)),
+        kv_memory_(std::move(kv_memory)),
         loader_(*device_, load_threads),
         decode_tables_(*device_, kDecodeStepRows),
         mixed_tables_(*device_, kMixedStepRows),
@@ -82,6 +84,7 @@ class CudaBackend final : public Backend {
   DeviceEvent Record() override { return device_->Record(); }
   bool IsDone(DeviceEvent event) override { return device_->IsDone(event); }
   void Wait(DeviceEvent event) override { device_->Wait(event); }
+  KvMemory& kv_memory() override { return *kv_memory_; }
 
   int64_t activation_bytes() const override { return sizeof(Bf16); }
   absl::Status CheckShapes(const ModelConfig& config, const KvLayout& layout) const override;
@@ -118,6 +121,7 @@ class CudaBackend final : public Backend {
 
   const std::unique_ptr<CudaDevice> device_;
   const std::unique_ptr<PrefillMatmul> prefill_matmul_;
+  const std::unique_ptr<CudaKvMemory> kv_memory_;
   WeightLoader loader_;
   // A step of decode rows alone is small and recorded; its tables keep their place whatever other
   // steps need.
@@ -399,8 +403,9 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaBackendOption
   }
   LH_ASSIGN_OR_RETURN(auto device, CudaDevice::Open(options.device, options.memory_share));
   LH_ASSIGN_OR_RETURN(auto prefill_matmul, PrefillMatmul::Make(*device));
+  LH_ASSIGN_OR_RETURN(auto kv_memory, CudaKvMemory::Make(*device));
   return std::make_unique<CudaBackend>(std::move(device), std::move(prefill_matmul),
-                                       options.load_threads);
+                                       std::move(kv_memory), options.load_threads);
 }
 
 }  // namespace longhaul
