@@ -192,6 +192,13 @@ __device__ __forceinline__ void TmaLoad4dMulticast(void* to, const CUtensorMap* 
       : "memory");
 }
 
+// Has the box fetched into the L2 cache, and waits for nothing.
+__device__ __forceinline__ void TmaPrefetch2d(const CUtensorMap* map, int32_t c0, int32_t c1) {
+  asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global.tile [%0, {%1, %2}];" ::"l"(map),
+               "r"(c0), "r"(c1)
+               : "memory");
+}
+
 // Plain bytes (a multiple of 16, both ends 16-byte aligned) into shared memory.
 __device__ __forceinline__ void BulkLoad(void* to, const void* from, uint32_t bytes,
                                          uint64_t* barrier) {
@@ -250,6 +257,43 @@ __device__ __forceinline__ uint64_t DescriptorMnMajor(const void* tile,
   const uint64_t address = SharedAddress(tile);
   return kSwizzle128 | (uint64_t{kSwizzleAtomBytes >> 4} << 32) |
          (uint64_t{column_tile_bytes >> 4} << 16) | ((address & 0x3FFFF) >> 4);
+}
+
+// --- mma.sync
+// -------------------------------------------------------------------------------------
+
+// Four matrices of 8 x 8 bf16: lane l gives the address of row l % 8 of matrix l / 8, and receives
+// of each matrix row l / 4, columns 2 (l % 4) and the next.
+__device__ __forceinline__ void LoadMatrices(uint32_t (&matrices)[4], uint32_t row_address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(matrices[0]), "=r"(matrices[1]), "=r"(matrices[2]), "=r"(matrices[3])
+               : "r"(row_address)
+               : "memory");
+}
+// The same, each matrix transposed on the way.
+__device__ __forceinline__ void LoadMatricesTransposed(uint32_t (&matrices)[4],
+                                                       uint32_t row_address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(matrices[0]), "=r"(matrices[1]), "=r"(matrices[2]), "=r"(matrices[3])
+               : "r"(row_address)
+               : "memory");
+}
+// Transposes a matrix of 8 x 8 bf16 that a warp holds in that way.
+__device__ __forceinline__ uint32_t TransposeMatrix(uint32_t matrix) {
+  uint32_t transposed;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(transposed) : "r"(matrix));
+  return transposed;
+}
+// d [16, 8] += a [16, 16] b [16, 8]. a is its quarters (rows 0-7, columns 0-7), (8-15, 0-7),
+// (0-7, 8-15), (8-15, 8-15); b is its halves, transposed; lane l holds of d rows l / 4 and l / 4 +
+// 8, columns 2 (l % 4) and the next.
+__device__ __forceinline__ void MultiplyAddBf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
+                                                uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 // --- registers, launches
