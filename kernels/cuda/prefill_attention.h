@@ -55,7 +55,6 @@ struct PrefillAttentionCall {
   const PrefillAttentionItem* items = nullptr;  // [item_count]
   int32_t item_count = 0;
   const int32_t* block_tables = nullptr;
-  int32_t* next = nullptr;  // zero at the call; the kernel counts the work taken in it
 };
 
 // Queues the kernel. head_dim 64 or 128, block_tokens a multiple of 16, width a multiple of 8.

@@ -45,6 +45,36 @@ __device__ __forceinline__ void BarrierInit(uint64_t* barrier, uint32_t arrivals
                "r"(arrivals));
 }
 
+// --- clusters
+// -------------------------------------------------------------------------------------
+
+__device__ __forceinline__ uint32_t ClusterRank() {
+  uint32_t rank;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+
+// All threads of all blocks of the cluster. Also orders their accesses to each other's shared
+// memory.
+__device__ __forceinline__ void ClusterSync() {
+  asm volatile(
+      "barrier.cluster.arrive.release.aligned;\n"
+      "barrier.cluster.wait.acquire.aligned;" ::
+          : "memory");
+}
+
+// Arrives at the barrier that lies at the same place in block `rank` of the cluster.
+__device__ __forceinline__ void BarrierArriveAt(uint64_t* barrier, uint32_t rank) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 there;\n"
+      "mapa.shared::cluster.u32 there, %0, %1;\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
+      "}\n" ::"r"(SharedAddress(barrier)),
+      "r"(rank)
+      : "memory");
+}
+
 // Makes barriers that were just initialised known to the copy engine (and to a cluster).
 __device__ __forceinline__ void FenceBarrierInit() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
@@ -144,6 +174,21 @@ __device__ __forceinline__ void TmaLoad4d(void* to, const CUtensorMap* map, uint
       "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint"
       " [%0], [%1, {%3, %4, %5, %6}], [%2], %7;" ::"r"(SharedAddress(to)),
       "l"(map), "r"(SharedAddress(barrier)), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "l"(policy)
+      : "memory");
+}
+
+// The same into every block of the cluster whose bit is set in `blocks`, at the same place; each
+// one's own barrier counts the bytes.
+__device__ __forceinline__ void TmaLoad4dMulticast(void* to, const CUtensorMap* map,
+                                                   uint64_t* barrier, int32_t c0, int32_t c1,
+                                                   int32_t c2, int32_t c3, uint16_t blocks,
+                                                   uint64_t policy = kEvictNormal) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes"
+      ".multicast::cluster.L2::cache_hint [%0], [%1, {%3, %4, %5, %6}], [%2], %7, %8;" ::"r"(
+          SharedAddress(to)),
+      "l"(map), "r"(SharedAddress(barrier)), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "h"(blocks),
+      "l"(policy)
       : "memory");
 }
 
@@ -272,6 +317,16 @@ __device__ __forceinline__ void WaitForEarlierKernels() {
 // Lets the next kernel's blocks start as soon as there is room for them.
 __device__ __forceinline__ void LetLaterKernelsStart() {
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+
+// Four 8 x 8 matrices of 16-bit values from shared memory into a register each: lane l gives the
+// address of row l % 8 of matrix l / 8, and gets columns 2 (l % 4) and the next of row l / 4 of
+// each.
+__device__ __forceinline__ void LoadMatrices(uint32_t* to, const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(SharedAddress(row))
+               : "memory");
 }
 
 __device__ __forceinline__ float Exp2(float x) {

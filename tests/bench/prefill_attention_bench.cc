@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <numeric>
 #include <random>
@@ -104,7 +105,6 @@ void Measure(int64_t position, int64_t tokens, int block_tokens, int repeats) {
   const PrefillAttentionPlan plan = PlanPrefillAttention(batch, {0});
   const DeviceArray<PrefillAttentionItem> device_items(plan.items);
   const DeviceArray<int32_t> tables(blocks);
-  const DeviceArray<int32_t> next(1);
   PrefillAttentionCall call;
   call.qkv = qkv.data();
   call.rows = tokens;
@@ -116,13 +116,7 @@ void Measure(int64_t position, int64_t tokens, int block_tokens, int repeats) {
   call.items = device_items.data();
   call.item_count = static_cast<int32_t>(plan.items.size());
   call.block_tables = tables.data();
-  call.next = next.data();
-  const double ms = MedianMs(
-      [&] {
-        CudaCheck(cudaMemsetAsync(next.data(), 0, sizeof(int32_t)), "cudaMemsetAsync");
-        LaunchPrefillAttention(call, nullptr);
-      },
-      repeats);
+  const double ms = MedianMs([&] { LaunchPrefillAttention(call, nullptr); }, repeats);
   const double pairs = static_cast<double>(tokens) * position + 0.5 * tokens * (tokens + 1.0);
   std::printf("prefill_attention tokens=%ld position=%ld block=%d ms=%.3f TFLOP/s=%.1f\n", tokens,
               position, block_tokens, ms, 4.0 * kDim * kHeads * pairs / ms / 1e9);
@@ -131,16 +125,24 @@ void Measure(int64_t position, int64_t tokens, int block_tokens, int repeats) {
 }  // namespace
 }  // namespace longhaul
 
-int main() {
+// Without arguments: the usual shapes. With TOKENS POSITION: that one.
+int main(int argc, char** argv) {
   using namespace longhaul;
   if (CudaDevices() == 0) {
     std::fprintf(stderr, "error: no CUDA device\n");
     return 1;
   }
+  constexpr int kBlockTokens = 64;
+  constexpr int kRepeats = 15;
+  if (argc == 3) {
+    Measure(std::atoll(argv[2]), std::atoll(argv[1]), kBlockTokens, kRepeats);
+    return 0;
+  }
   std::printf("cublas bf16 8192^3 TFLOP/s=%.1f\n", MatrixCeiling());
-  for (const int64_t tokens : {2048, 8192, 16384, 32768}) Measure(0, tokens, 64, 15);
-  for (const int block_tokens : {16, 128}) Measure(0, 16384, block_tokens, 15);
-  Measure(129 * 1024 - 2048, 2048, 64, 15);
-  Measure(131072 - 512, 512, 64, 15);
+  for (const int64_t tokens : {2048, 8192, 16384, 32768})
+    Measure(0, tokens, kBlockTokens, kRepeats);
+  for (const int block_tokens : {16, 128}) Measure(0, 16384, block_tokens, kRepeats);
+  Measure(129 * 1024 - 2048, 2048, kBlockTokens, kRepeats);
+  Measure(131072 - 512, 512, kBlockTokens, kRepeats);
   return 0;
 }

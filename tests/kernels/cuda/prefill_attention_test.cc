@@ -95,7 +95,6 @@ class World {
     out.Poison();
     const DeviceArray<PrefillAttentionItem> device_items(plan.items);
     const DeviceArray<int32_t> device_tables(block_tables);
-    const DeviceArray<int32_t> next(std::vector<int32_t>{0});
     PrefillAttentionCall call;
     call.qkv = device_qkv.data();
     call.rows = rows;
@@ -108,7 +107,6 @@ class World {
     call.items = device_items.data();
     call.item_count = static_cast<int32_t>(plan.items.size());
     call.block_tables = device_tables.data();
-    call.next = next.data();
     LaunchPrefillAttention(call, nullptr);
     CudaCheck(cudaDeviceSynchronize(), "prefill attention");
     return out.Read();
