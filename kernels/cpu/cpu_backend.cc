@@ -69,6 +69,7 @@ class CpuBackend final : public Backend {
   KvMemory& kv_memory() override { return HostKvMemory(); }
 
   int64_t activation_bytes() const override { return sizeof(float); }
+  int block_tokens() const override { return kBlockTokensStep; }
   absl::Status CheckShapes(const ModelConfig& config, const KvLayout& layout) const override;
   absl::StatusOr<std::unique_ptr<PreparedWeight>> Prepare(
       WeightUse use, absl::Span<const WeightView> parts,

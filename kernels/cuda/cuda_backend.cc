@@ -28,6 +28,8 @@ namespace longhaul {
 namespace {
 
 constexpr int kBlockTokensStep = 16;
+// A block of a head is then one copy of 64 rows, and tiles of keys are whole blocks.
+constexpr int kBlockTokens = 64;
 constexpr int kWidthStep = 8;
 // Rows that the tables of a step are made for at first.
 constexpr int64_t kDecodeStepRows = 256;
@@ -87,6 +89,7 @@ class CudaBackend final : public Backend {
   KvMemory& kv_memory() override { return *kv_memory_; }
 
   int64_t activation_bytes() const override { return sizeof(Bf16); }
+  int block_tokens() const override { return kBlockTokens; }
   absl::Status CheckShapes(const ModelConfig& config, const KvLayout& layout) const override;
   absl::StatusOr<std::unique_ptr<PreparedWeight>> Prepare(
       WeightUse use, absl::Span<const WeightView> parts,
@@ -143,13 +146,14 @@ class CudaBackend final : public Backend {
   DecodeScratch attention_scratch_;
   int64_t attention_rows_ = 0;
   int64_t attention_slots_ = 0;
-  std::array<int, 3> attention_heads_ = {};  // query heads, kv heads, their width
+  std::array<int, 2> attention_heads_ = {};  // query heads, their width
 };
 
 absl::Status CudaBackend::CheckShapes(const ModelConfig& config, const KvLayout& layout) const {
   if (config.head_dim != 64 && config.head_dim != 128) {
-    return absl::InvalidArgumentError(absl::StrCat("the model's heads are ", config.head_dim,
-                                                   " wide; the CUDA kernels take 64 and 128"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("the model's heads are ", config.head_dim,
+                     " wide; the CUDA kernels take 64 and 128: use --backend=cpu"));
   }
   if (layout.block_tokens < 1 || layout.block_tokens % kBlockTokensStep != 0) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -273,7 +277,7 @@ absl::Status CudaBackend::BeginStep(const Batch& batch, const ModelConfig& confi
 absl::Status CudaBackend::ReserveDecode(const Batch& batch, const ModelConfig& config) {
   const int64_t rows = batch.decode_rows();
   const int64_t slots = tables_->decode_slots();
-  const std::array<int, 3> heads = {config.heads, config.kv_heads, config.head_dim};
+  const std::array<int, 2> heads = {config.heads, config.head_dim};
   if (attention_memory_ != nullptr && rows <= attention_rows_ && slots <= attention_slots_ &&
       heads == attention_heads_) {
     return absl::OkStatus();
@@ -283,8 +287,7 @@ absl::Status CudaBackend::ReserveDecode(const Batch& batch, const ModelConfig& c
   };
   const int64_t next_rows = grown(attention_rows_, rows, kDecodeStepRows);
   const int64_t next_slots = grown(attention_slots_, slots, 2 * kDecodeStepRows);
-  const DecodeScratchLayout layout(next_rows, next_slots, config.heads, config.kv_heads,
-                                   config.head_dim);
+  const DecodeScratchLayout layout(next_rows, next_slots, config.heads, config.head_dim);
   attention_memory_ = nullptr;
   LH_ASSIGN_OR_RETURN(attention_memory_, device_->Allocate(layout.bytes()));
   CudaCheck(cudaMemsetAsync(attention_memory_->data(), 0, layout.counter_bytes(), stream()),
@@ -368,7 +371,6 @@ void CudaBackend::Attention(Tensor out, Tensor qkv, const Batch& batch, const Mo
     call.items = tables_->prefill_items();
     call.item_count = tables_->prefill_item_count();
     call.block_tables = tables_->block_tables();
-    call.next = tables_->prefill_next(layer);
     LaunchPrefillAttention(call, stream());
     return;
   }

@@ -341,7 +341,7 @@ absl::Status Main() {
   std::printf("weights: %.1f GB in %.2f s, %.1f GB/s\n", gigabytes, load_ms / 1e3,
               gigabytes / load_ms * 1e3);
   KvPool pool;
-  pool.layout = {config.layers, config.kv_heads, config.head_dim};
+  pool.layout = {config.layers, config.kv_heads, config.head_dim, backend->block_tokens()};
   pool.blocks = pool.layout.BlocksFor(absl::GetFlag(FLAGS_kv_tokens));
   const int64_t pool_bytes = pool.blocks * pool.layout.block_bytes();
   LH_ASSIGN_OR_RETURN(const std::unique_ptr<DeviceBuffer> memory, backend->Allocate(pool_bytes));
