@@ -1,19 +1,25 @@
 #include "kernels/cuda/prefill_matmul.h"
 
+#include <algorithm>
 #include <array>
+#include <limits>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "common/base/status.h"
+#include "kernels/cuda/cuda_check.h"
 
 namespace longhaul {
 namespace {
 
 constexpr int64_t kWorkspaceBytes = int64_t{64} << 20;
-// The number of rows that algorithms are chosen for.
-constexpr int64_t kChosenAtRows = 4096;
+// The number of rows that a shape's standard algorithm is chosen for.
+constexpr int64_t kManyRows = 4096;
+// Rows whose bits are compared: more would show the same.
+constexpr int64_t kComparedRows = 64;
+constexpr int kTimedRuns = 3;
 constexpr uint32_t kAlignmentBytes = 16;
-constexpr int kCandidates = 32;
+constexpr int kCandidates = 16;
 
 void Check(cublasStatus_t status, const char* what) {
   LH_CHECK(status == CUBLAS_STATUS_SUCCESS,
@@ -47,6 +53,10 @@ struct Problem {
   cublasLtMatrixLayoutOpaque_t weight, x, out;
 };
 
+int64_t OutBytes(const PrefillMatmul::Shape& shape) {
+  return shape.accumulate ? sizeof(float) : sizeof(uint16_t);
+}
+
 // Whether each sum is one processor's alone.
 bool SumsInOnePlace(const cublasLtMatmulAlgo_t& algorithm) {
   int32_t parts = 0;
@@ -75,10 +85,8 @@ PrefillMatmul::PrefillMatmul(CudaDevice& device, std::unique_ptr<DeviceBuffer> w
 
 PrefillMatmul::~PrefillMatmul() { Check(cublasLtDestroy(handle_), "cublasLtDestroy"); }
 
-const cublasLtMatmulAlgo_t& PrefillMatmul::AlgorithmFor(const Shape& shape) {
-  const auto found = algorithms_.find(shape);
-  if (found != algorithms_.end()) return found->second;
-  Problem problem(shape, kChosenAtRows, nullptr);
+std::vector<cublasLtMatmulAlgo_t> PrefillMatmul::Candidates(const Shape& shape, int64_t rows) {
+  Problem problem(shape, rows, nullptr);
   cublasLtMatmulPreferenceOpaque_t preference;
   Check(cublasLtMatmulPreferenceInit(&preference), "PreferenceInit");
   const auto set = [&](cublasLtMatmulPreferenceAttributes_t attribute, auto value) {
@@ -98,26 +106,99 @@ const cublasLtMatmulAlgo_t& PrefillMatmul::AlgorithmFor(const Shape& shape) {
                                        &problem.out, &problem.out, &preference, kCandidates,
                                        results.data(), &count),
         "AlgoGetHeuristic");
+  std::vector<cublasLtMatmulAlgo_t> candidates;
   for (int i = 0; i < count; ++i) {
     if (results[i].state == CUBLAS_STATUS_SUCCESS && SumsInOnePlace(results[i].algo)) {
-      return algorithms_.emplace(shape, results[i].algo).first->second;
+      candidates.push_back(results[i].algo);
     }
   }
-  LH_CHECK(false, absl::StrCat("cuBLAS has no algorithm without split sums for [", shape.n, ", ",
-                               shape.k, "] among ", count));
-  __builtin_unreachable();
+  LH_CHECK(!candidates.empty(), absl::StrCat("cuBLAS has no algorithm without split sums for [",
+                                             shape.n, ", ", shape.k, "] among ", count));
+  return candidates;
+}
+
+void PrefillMatmul::Tune(const Shape& shape, const void* weight, const void* bias) {
+  if (algorithms_.contains(shape)) return;
+  Algorithms& algorithms = algorithms_[shape];
+  algorithms.fill(Candidates(shape, kManyRows).front());
+  // The weight's own rows serve as x: numbers of the right kind that are there already.
+  const int64_t rows_max = std::min(shape.n, kRowClasses.back());
+  const int64_t out_bytes = rows_max * shape.n * OutBytes(shape);
+  absl::StatusOr<std::unique_ptr<DeviceBuffer>> out = device_.Allocate(out_bytes);
+  if (!out.ok()) return;
+  const Operands operands = {weight, weight, bias, (*out)->data()};
+  for (size_t i = 0; i < kRowClasses.size(); ++i) {
+    algorithms[i] =
+        FastestEqual(shape, operands, std::min(kRowClasses[i], rows_max), algorithms.back());
+  }
+}
+
+cublasLtMatmulAlgo_t PrefillMatmul::FastestEqual(const Shape& shape, const Operands& operands,
+                                                 int64_t rows,
+                                                 const cublasLtMatmulAlgo_t& standard) {
+  const std::vector<std::byte> bits = Bits(shape, operands, rows, standard);
+  cublasLtMatmulAlgo_t fastest = standard;
+  double fastest_ms = Milliseconds(shape, operands, rows, standard);
+  for (const cublasLtMatmulAlgo_t& candidate : Candidates(shape, rows)) {
+    if (Bits(shape, operands, rows, candidate) != bits) continue;
+    const double ms = Milliseconds(shape, operands, rows, candidate);
+    if (ms < fastest_ms) {
+      fastest = candidate;
+      fastest_ms = ms;
+    }
+  }
+  return fastest;
+}
+
+std::vector<std::byte> PrefillMatmul::Bits(const Shape& shape, const Operands& operands,
+                                           int64_t rows, const cublasLtMatmulAlgo_t& algorithm) {
+  std::vector<std::byte> bits(std::min(rows, kComparedRows) * shape.n * OutBytes(shape));
+  CudaCheck(cudaMemsetAsync(operands.out, 0, bits.size(), device_.stream()), "cudaMemsetAsync");
+  Queue(shape, operands, rows, algorithm);
+  device_.Copy(bits.data(), operands.out, static_cast<int64_t>(bits.size()));
+  device_.Wait(device_.Record());
+  return bits;
+}
+
+double PrefillMatmul::Milliseconds(const Shape& shape, const Operands& operands, int64_t rows,
+                                   const cublasLtMatmulAlgo_t& algorithm) {
+  cudaEvent_t begin = nullptr;
+  cudaEvent_t end = nullptr;
+  CudaCheck(cudaEventCreate(&begin), "cudaEventCreate");
+  CudaCheck(cudaEventCreate(&end), "cudaEventCreate");
+  float least = std::numeric_limits<float>::max();
+  for (int run = 0; run < kTimedRuns; ++run) {
+    CudaCheck(cudaEventRecord(begin, device_.stream()), "cudaEventRecord");
+    Queue(shape, operands, rows, algorithm);
+    CudaCheck(cudaEventRecord(end, device_.stream()), "cudaEventRecord");
+    CudaCheck(cudaEventSynchronize(end), "cudaEventSynchronize");
+    float ms = 0;
+    CudaCheck(cudaEventElapsedTime(&ms, begin, end), "cudaEventElapsedTime");
+    least = std::min(least, ms);
+  }
+  CudaCheck(cudaEventDestroy(begin), "cudaEventDestroy");
+  CudaCheck(cudaEventDestroy(end), "cudaEventDestroy");
+  return least;
 }
 
 void PrefillMatmul::Run(const Shape& shape, const void* weight, const void* x, int64_t rows,
                         const void* bias, void* out) {
-  const cublasLtMatmulAlgo_t& algorithm = AlgorithmFor(shape);
-  Problem problem(shape, rows, bias);
+  const auto found = algorithms_.find(shape);
+  LH_CHECK(found != algorithms_.end(),
+           absl::StrCat("[", shape.n, ", ", shape.k, "] was not tuned for"));
+  const auto row_class = std::lower_bound(kRowClasses.begin(), kRowClasses.end(), rows);
+  Queue(shape, {weight, x, bias, out}, rows, found->second[row_class - kRowClasses.begin()]);
+}
+
+void PrefillMatmul::Queue(const Shape& shape, const Operands& operands, int64_t rows,
+                          const cublasLtMatmulAlgo_t& algorithm) {
+  Problem problem(shape, rows, operands.bias);
   const float one = 1.0f;
   const float beta = shape.accumulate ? 1.0f : 0.0f;
   const cublasStatus_t status =
-      cublasLtMatmul(handle_, &problem.product, &one, weight, &problem.weight, x, &problem.x, &beta,
-                     out, &problem.out, out, &problem.out, &algorithm, workspace_->data(),
-                     kWorkspaceBytes, device_.stream());
+      cublasLtMatmul(handle_, &problem.product, &one, operands.weight, &problem.weight, operands.x,
+                     &problem.x, &beta, operands.out, &problem.out, operands.out, &problem.out,
+                     &algorithm, workspace_->data(), kWorkspaceBytes, device_.stream());
   LH_CHECK(status == CUBLAS_STATUS_SUCCESS,
            absl::StrCat("cublasLtMatmul of ", rows, " rows times [", shape.n, ", ", shape.k,
                         "]: ", cublasLtGetStatusName(status)));

@@ -25,7 +25,7 @@ absl::Status StepTables::Upload(const Batch& batch, const ModelConfig& config, c
   LH_RETURN_IF_ERROR(Reserve(batch.rows(), config));
   Staging& staging = staging_[uploads_++ % staging_.size()];
   device_.Wait(staging.copied);
-  Fill(batch, pool, config, staging.memory.data());
+  Fill(batch, pool, staging.memory.data());
   const int64_t bytes =
       offsets_.block_tables + static_cast<int64_t>(block_tables_.size() * sizeof(int32_t));
   device_.Copy(memory_->data(), staging.memory.data(), bytes);
@@ -77,12 +77,12 @@ absl::Status StepTables::Reserve(int64_t rows, const ModelConfig& config) {
   const int64_t pairs = config.head_dim / 2;
   // angles_ is taken last: without it an earlier attempt failed.
   if (angles_ != nullptr && rows <= capacity_.rows && items <= capacity_.items &&
-      blocks <= capacity_.blocks && config.layers <= capacity_.layers && pairs <= capacity_.pairs) {
+      blocks <= capacity_.blocks && pairs <= capacity_.pairs) {
     return absl::OkStatus();
   }
   const Capacity next = {
       Grown(capacity_.rows, rows), Grown(capacity_.items, items), Grown(capacity_.blocks, blocks),
-      std::max<int64_t>(capacity_.layers, config.layers), std::max(capacity_.pairs, pairs)};
+      std::max(capacity_.pairs, pairs)};
   int64_t bytes = 0;
   const auto place = [&](int64_t count, int64_t each) {
     const int64_t offset = bytes;
@@ -90,7 +90,6 @@ absl::Status StepTables::Reserve(int64_t rows, const ModelConfig& config) {
     return offset;
   };
   offsets_.decode_item_count = place(1, sizeof(int32_t));
-  offsets_.prefill_next = place(next.layers, sizeof(int32_t));
   offsets_.slots = place(next.rows, sizeof(int64_t));
   offsets_.tokens = place(next.rows, sizeof(int32_t));
   offsets_.positions = place(next.rows, sizeof(int32_t));
@@ -111,14 +110,12 @@ absl::Status StepTables::Reserve(int64_t rows, const ModelConfig& config) {
   return absl::OkStatus();
 }
 
-void StepTables::Fill(const Batch& batch, const KvPool& pool, const ModelConfig& config,
-                      std::byte* to) {
+void StepTables::Fill(const Batch& batch, const KvPool& pool, std::byte* to) {
   const auto copy = [&](int64_t offset, const auto& values) {
     if (!values.empty()) std::memcpy(to + offset, values.data(), values.size() * sizeof(values[0]));
   };
   const auto count = static_cast<int32_t>(schedule_.items.size());
   std::memcpy(to + offsets_.decode_item_count, &count, sizeof(count));
-  std::memset(to + offsets_.prefill_next, 0, config.layers * sizeof(int32_t));
   copy(offsets_.tokens, batch.tokens);
   copy(offsets_.prefill_items, prefill_.items);
   copy(offsets_.decode_items, schedule_.items);

@@ -22,7 +22,7 @@ class StepTables {
  public:
   // `rows`: of the largest step that needs no more memory than this begins with.
   StepTables(CudaDevice& device, int64_t rows)
-      : device_(device), capacity_{rows, rows, rows, 0, 0} {}
+      : device_(device), capacity_{rows, rows, rows, 0} {}
 
   // Queues the upload of `batch`. The tables' memory is taken here. Error: ResourceExhausted.
   absl::Status Upload(const Batch& batch, const ModelConfig& config, const KvPool& pool);
@@ -37,8 +37,6 @@ class StepTables {
   const PrefillAttentionItem* prefill_items() const {
     return At<PrefillAttentionItem>(offsets_.prefill_items);
   }
-  // A zero for each layer's prefill attention to count in.
-  int32_t* prefill_next(int layer) const { return At<int32_t>(offsets_.prefill_next) + layer; }
   const DecodeItem* decode_items() const { return At<DecodeItem>(offsets_.decode_items); }
   const int32_t* decode_item_count() const { return At<int32_t>(offsets_.decode_item_count); }
   // On the host:
@@ -50,11 +48,11 @@ class StepTables {
   // Where the parts lie in the upload; those whose size changes most from step to step are last, so
   // that a small step is a small copy.
   struct Offsets {
-    int64_t decode_item_count = 0, prefill_next = 0, slots = 0, tokens = 0, positions = 0;
+    int64_t decode_item_count = 0, slots = 0, tokens = 0, positions = 0;
     int64_t prefill_items = 0, decode_items = 0, block_tables = 0;
   };
   struct Capacity {
-    int64_t rows = 0, items = 0, blocks = 0, layers = 0, pairs = 0;
+    int64_t rows = 0, items = 0, blocks = 0, pairs = 0;
   };
   // The host's side: the next step is written while the last one's copy may be under way.
   struct Staging {
@@ -68,7 +66,7 @@ class StepTables {
   }
   void Plan(const Batch& batch, const KvPool& pool);
   absl::Status Reserve(int64_t rows, const ModelConfig& config);
-  void Fill(const Batch& batch, const KvPool& pool, const ModelConfig& config, std::byte* to);
+  void Fill(const Batch& batch, const KvPool& pool, std::byte* to);
 
   CudaDevice& device_;
   Capacity capacity_;

@@ -42,6 +42,8 @@ double Median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
+constexpr int kBlockTokens = 64;
+
 ModelConfig Llama8B() {
   ModelConfig config;
   config.name = "llama-3-8b";
@@ -196,7 +198,7 @@ absl::Status Main() {
   std::printf("weights: %.1f GB in %.2f s, %.1f GB/s\n", gigabytes, load_ms / 1e3,
               gigabytes / load_ms * 1e3);
   KvPool pool;
-  pool.layout = {config.layers, config.kv_heads, config.head_dim};
+  pool.layout = {config.layers, config.kv_heads, config.head_dim, kBlockTokens};
   pool.blocks = pool.layout.BlocksFor(absl::GetFlag(FLAGS_kv_tokens));
   const int64_t pool_bytes = pool.blocks * pool.layout.block_bytes();
   LH_ASSIGN_OR_RETURN(const std::unique_ptr<DeviceBuffer> memory, backend->Allocate(pool_bytes));
