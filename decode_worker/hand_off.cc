@@ -21,6 +21,7 @@ HandOff::~HandOff() {
   *self_ = nullptr;
   if (MutantIs(Mutant::kLostCancel)) (void)call_.release();
   context_->loop->CancelTimer(stall_timer_);
+  context_->loop->CancelTimer(heartbeat_timer_);
   context_->loop->CancelTimer(fence_timer_);
   context_->loop->CancelTimer(retry_timer_);
 }
@@ -95,6 +96,7 @@ void HandOff::Open(const LinkPool::PeerLink& link) {
   open.set_link_address(link.address);
   open.set_cache_salt(request_.cache_salt);
   const std::string& address = request_.addresses[PeerOf(report_.attempts)];
+  open.set_heartbeat_us(context_->options.heartbeat_us);
   call_ = context_->prefill->Prefill(
       address, std::move(open),
       [self = self_](const PrefillEvent& event) {
@@ -104,6 +106,8 @@ void HandOff::Open(const LinkPool::PeerLink& link) {
         if (*self != nullptr) (*self)->OnStreamDone(status);
       });
 }
+  heartbeats_missed_ = 0;
+  ArmHeartbeat();
 
 void HandOff::PostChunk() {
   const TransferPlan& plan = receiver_->plan();
@@ -118,6 +122,7 @@ void HandOff::OnEvent(const PrefillEvent& event) {
   // changes nothing.
   const bool stale = event.transfer_id() != receiver_->transfer_id();
   report_.stale_messages += stale;
+  if (!stale) heartbeats_missed_ = 0;
   if (failing_ || cancelled_ || (stale && !MutantIs(Mutant::kStaleAttemptAccepted))) return;
   if (event.has_started()) {
     report_.prefill_queue_us = event.started().queue_us();
@@ -169,7 +174,30 @@ void HandOff::ArmStall() {
 }
 
 void HandOff::OnStreamDone(const absl::Status& status) {
+// The other side is told, and what it has said is looked at, one interval at a time: if it was this
+// process that stood still, only one timer is late, and the words that came meanwhile are heard
+// before the next.
+void HandOff::ArmHeartbeat() {
+  heartbeat_timer_ =
+      context_->loop->PostAfter(context_->options.heartbeat_us, [this] { Heartbeat(); });
+}
+
+void HandOff::Heartbeat() {
+  const HandOffOptions& options = context_->options;
+  if (++heartbeats_missed_ <= options.heartbeats_missed_max || MutantIs(Mutant::kSilenceIgnored)) {
+    call_->Grant(receiver_->chunks_posted());
+    ArmHeartbeat();
+  } else if (complete_) {
+    OnStreamDone(absl::OkStatus());  // nothing more is wanted of it
+  } else {
+    FailAttempt(absl::DeadlineExceededError(
+        absl::StrCat("no word from the prefill worker for ",
+                     options.heartbeat_us * options.heartbeats_missed_max / 1000, " ms")));
+  }
+}
+
   if (complete_) {
+  context_->loop->CancelTimer(heartbeat_timer_);
     call_.reset();
     Later(&HandOff::Closed);
     return;
@@ -195,6 +223,7 @@ void HandOff::FailAttempt(const absl::Status& status) {
                                          {"error", status.ToString()}});
   context_->loop->CancelTimer(stall_timer_);
   call_.reset();
+  context_->loop->CancelTimer(heartbeat_timer_);
   if (receiver_ != nullptr) {
     receiver_->Cancel();
     // A peer that is gone will never end what it began; its link is of no use to anybody.
@@ -249,6 +278,7 @@ void HandOff::Cancel() {
   cancelled_ = true;
   context_->loop->CancelTimer(stall_timer_);
   if (!MutantIs(Mutant::kLostCancel)) call_.reset();
+  context_->loop->CancelTimer(heartbeat_timer_);
   if (receiver_ == nullptr) return;
   receiver_->Cancel();
   if (MutantIs(Mutant::kReuseBeforeQuiesce)) (void)receiver_.release();

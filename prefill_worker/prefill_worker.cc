@@ -6,11 +6,17 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/log.h"
 #include "common/base/status.h"
+#include "common/base/mutant.h"
 #include "common/engine/fingerprint.h"
 #include "common/engine/periodic_status.h"
 
 namespace longhaul {
 
+namespace {
+
+constexpr int64_t kHeartbeatMinUs = 1'000;
+
+}  // namespace
 struct PrefillWorker::Guard {
   PrefillWorker* worker;  // null once it is gone
 };
@@ -65,6 +71,11 @@ absl::Status PrefillWorker::Check(const PrefillCommand::Open& open) const {
         tokens, " do not fit blocks of ", block_tokens, " tokens"));
   }
   if (blocks_.BlocksFor(tokens) > blocks_.total()) {
+  if (open.heartbeat_us() != 0 && open.heartbeat_us() < kHeartbeatMinUs) {
+    return absl::InvalidArgumentError(absl::StrCat("a heartbeat every ", open.heartbeat_us(),
+                                                   " us; use 0 for none, or at least ",
+                                                   kHeartbeatMinUs));
+  }
     return absl::InvalidArgumentError(absl::StrCat(
         "a prompt of ", tokens, " tokens needs ", blocks_.BlocksFor(tokens), " KV blocks; ",
         options_.name, " has ", blocks_.total(), "; raise --kv_bytes"));
@@ -99,9 +110,11 @@ std::unique_ptr<PrefillCall> PrefillWorker::Prefill(PrefillCommand::Open open,
   session->chunks_granted = open.chunks_granted();
   session->on_event = std::move(on_event);
   session->done = std::move(done);
+  session->heartbeat_us = open.heartbeat_us();
   session->received_us = loop_->NowUs();
   sessions_.emplace(id, std::move(session));
   waiting_.push_back(id);
+  ArmHeartbeat(*session);
   ++counters_.prompts_accepted;
   // From a task of its own: no callback comes from inside this call.
   loop_->Post([guard = guard_] {
@@ -114,6 +127,34 @@ std::unique_ptr<PrefillCall> PrefillWorker::Prefill(PrefillCommand::Open open,
 
 PrefillWorker::Session* PrefillWorker::Find(SequenceId id) {
   const auto found = sessions_.find(id);
+// From this loop and no other: what is said is that the loop still runs.
+void PrefillWorker::ArmHeartbeat(Session& session) {
+  if (session.heartbeat_us == 0) return;
+  session.heartbeat_timer =
+      loop_->PostAfter(session.heartbeat_us, [guard = guard_, id = session.id] {
+        if (guard->worker != nullptr) guard->worker->Heartbeat(id);
+      });
+}
+
+void PrefillWorker::Heartbeat(SequenceId id) {
+  Session& session = *Find(id);
+  if (session.cancelled) return;
+  // A prompt that nobody takes would hold its memory for ever.
+  if (++session.heartbeats_missed > options_.heartbeats_missed_max &&
+      !MutantIs(Mutant::kAbandonedKept)) {
+    ++counters_.prompts_abandoned;
+    End(session, absl::DeadlineExceededError(absl::StrCat(
+                     "no word from the decode worker for ",
+                     session.heartbeat_us * options_.heartbeats_missed_max / 1000, " ms")));
+    return;
+  }
+  ArmHeartbeat(session);
+  PrefillEvent event;
+  event.set_transfer_id(session.transfer_id);
+  event.mutable_heartbeat();
+  session.on_event(std::move(event));
+}
+
   return found == sessions_.end() ? nullptr : found->second.get();
 }
 
@@ -226,6 +267,7 @@ void PrefillWorker::MaybeStep() {
       },
       [guard = guard_, chunk = *chunk](const StepResult& result) {
         if (guard->worker != nullptr) guard->worker->OnStepDone(chunk, result);
+  session->heartbeats_missed = 0;
       });
 }
 
@@ -349,6 +391,7 @@ WorkerStatus PrefillWorker::Status() const {
   status.set_model(options_.model);
   status.set_context_tokens_max(options_.context_tokens_max);
   status.set_blocks_total(blocks_.total());
+  loop_->CancelTimer(ended->heartbeat_timer);
   status.set_blocks_live(blocks_.live());
   status.set_blocks_cached(blocks_.cached());
   status.set_requests_running(static_cast<int64_t>(sessions_.size() - waiting_.size()));

@@ -33,6 +33,8 @@ struct PrefillWorkerOptions {
       16;  // how often a prompt that waits for memory may be overtaken by smaller ones
   int64_t fence_us =
       2'000'000;  // a cancelled transfer that is not quiet by then has its link closed
+  int heartbeats_missed_max = 5;  // a decode worker that said nothing for longer has hung
+  int links_idle_max = 64;        // kept beside those that carry something
   PrefillSchedulerOptions scheduler;
 };
 
@@ -43,6 +45,7 @@ struct PrefillWorkerCounters {
   int64_t prompts_refused = 0;
   int64_t prompts_cancelled = 0;
   int64_t prompts_failed = 0;
+  int64_t prompts_abandoned = 0;  // of those failed: the decode worker fell silent
   int64_t tokens_computed = 0;
   int64_t tokens_cached = 0;
   int64_t chunks_computed = 0;
@@ -97,6 +100,7 @@ class PrefillWorker final : public PrefillEndpoint {
     int chunks_granted = 0;
     std::vector<BlockId> blocks;
     int64_t cached_tokens = 0;
+    int64_t heartbeat_us = 0;  // an event, and a grant, at least this often; 0: none wanted
     int64_t computed = 0;   // positions whose KV is stored in every layer
     int64_t published = 0;  // blocks named in the cache
     LinkId link = 0;
@@ -112,6 +116,8 @@ class PrefillWorker final : public PrefillEndpoint {
     int64_t computed_at_us = 0;  // when the last layer of the last chunk was stored
   };
   struct PeerLink {
+    Loop::TimerId heartbeat_timer = 0;
+    int heartbeats_missed = 0;
     std::string address;
     LinkId link = 0;
   };
@@ -127,6 +133,8 @@ class PrefillWorker final : public PrefillEndpoint {
   LinkId LinkTo(uint64_t decode_incarnation, const std::string& address);
   void MakeSender(Session& session);
   void MaybeStep();
+  void ArmHeartbeat(Session& session);
+  void Heartbeat(SequenceId id);
   void OnLayer(SequenceId id, int layer, int64_t position_end);
   void OnStepDone(const PrefillScheduler::Chunk& chunk, const StepResult& result);
   void OnQuiesced(SequenceId id, const absl::Status& status);

@@ -124,5 +124,102 @@ TEST(WorkerClusterTest, RefusesWhatItCouldNeverServe) {
   EXPECT_EQ(bad->status.code(), absl::StatusCode::kInvalidArgument);
 }
 
+GenerateRequest SilentFirst(const std::vector<int32_t>& prompt) {
+  GenerateRequest request = StubRequest(prompt, 5, /*remote=*/false);
+  for (const char* const name : {"silent", "prefill"}) {
+    request.add_prefill_addresses(name);
+    request.add_prefill_names(name);
+  }
+  return request;
+}
+
+// Heartbeats of HandOffOptions' default, and one for the timer that is under way.
+constexpr int64_t kSilenceUs = 6 * 2'000'000;
+
+TEST(WorkerClusterTest, APrefillWorkerThatSaysNothingIsLeftForTheNext) {
+  StubCluster cluster;
+  const std::vector<int32_t> prompt = StubPrompt(50, 1);
+  const auto reply = Ask(cluster.decode, SilentFirst(prompt));
+  cluster.loop.RunFor(kSilenceUs - 2'500'000);
+  EXPECT_EQ(cluster.silent.calls_open(), 1);
+  cluster.loop.RunFor(3'000'000);
+  EXPECT_TRUE(reply->done && reply->status.ok()) << reply->status;
+  EXPECT_EQ(reply->tokens, LocalTokens(prompt, 5));
+  EXPECT_EQ(reply->timing.prefill_name(), "prefill");
+  EXPECT_EQ(cluster.decode.counters().hand_off_attempts_failed, 1);
+  EXPECT_EQ(cluster.silent.calls_open(), 0);
+  ExpectQuiet(cluster);
+}
+
+TEST(WorkerClusterTest, AWordNowAndThenKeepsAnAttempt) {
+  StubCluster cluster;
+  const auto reply = Ask(cluster.decode, SilentFirst(StubPrompt(50, 1)));
+  for (int i = 0; i < 20; ++i) {
+    cluster.loop.RunFor(kSilenceUs - 2'500'000);
+    cluster.silent.SayHeartbeat();
+  }
+  EXPECT_EQ(cluster.silent.calls_open(), 1);
+  cluster.loop.RunFor(kSilenceUs + 1'000'000);
+  EXPECT_EQ(cluster.silent.calls_open(), 0);
+  EXPECT_TRUE(reply->done && reply->status.ok()) << reply->status;
+}
+
+TEST(WorkerClusterTest, APrefillWorkerThatComputesForLongSaysThatItLives) {
+  DecodeWorkerOptions options = StubDecodeOptions();
+  options.hand_off.heartbeat_us = 1'000;  // six of them are shorter than one chunk's compute
+  StubCluster cluster(256, 256, options);
+  const std::vector<int32_t> prompt = StubPrompt(400, 2);
+  const auto reply = Ask(cluster.decode, StubRequest(prompt, 5, true));
+  cluster.loop.RunFor(600'000'000);
+  EXPECT_TRUE(reply->done && reply->status.ok()) << reply->status;
+  EXPECT_GT(reply->timing.prefill_us(), 100'000);
+  EXPECT_EQ(cluster.decode.counters().hand_off_attempts_failed, 0);
+  EXPECT_EQ(reply->timing.path(), "remote");
+  ExpectQuiet(cluster);
+}
+
+TEST(WorkerClusterTest, ADecodeWorkerThatSaysNothingGivesThePrefillWorkersMemoryBack) {
+  StubCluster cluster;
+  std::string address;
+  cluster.decode_engine.Accept([&](absl::StatusOr<std::string> made) { address = *made; });
+  cluster.loop.RunFor(1'000);
+  PrefillCommand::Open open;
+  const std::vector<int32_t> prompt = StubPrompt(100, 1);
+  open.mutable_tokens()->Add(prompt.begin(), prompt.end());
+  open.set_transfer_id(1);
+  open.set_chunk_tokens(8);
+  open.set_chunks_granted(2);
+  open.set_link_address(address);
+  open.set_heartbeat_us(1'000'000);
+  int heartbeats = 0;
+  std::vector<absl::Status> ends;
+  const auto call = cluster.prefill.Prefill(
+      open, [&](const PrefillEvent& event) { heartbeats += event.has_heartbeat(); },
+      [&](const absl::Status& status) { ends.push_back(status); });
+  for (int i = 0; i < 10; ++i) {
+    cluster.loop.RunFor(4'000'000);
+    call->Grant(2);
+  }
+  EXPECT_EQ(heartbeats, 40);
+  EXPECT_GT(cluster.prefill.blocks().live(), 0);
+  EXPECT_THAT(ends, testing::IsEmpty());
+  cluster.loop.RunFor(60'000'000);
+  ASSERT_EQ(ends.size(), 1u);
+  EXPECT_EQ(ends[0].code(), absl::StatusCode::kDeadlineExceeded) << ends[0];
+  EXPECT_TRUE(cluster.prefill.idle());
+  EXPECT_EQ(cluster.prefill.blocks().live(), 0);
+}
+
+TEST(WorkerClusterTest, AHeartbeatThatWouldFloodAPrefillWorkerIsRefused) {
+  DecodeWorkerOptions options = StubDecodeOptions();
+  options.hand_off.heartbeat_us = 10;
+  StubCluster cluster(256, 256, options);
+  const auto reply = Ask(cluster.decode, StubRequest(StubPrompt(50, 1), 5, true));
+  cluster.loop.RunFor(600'000'000);
+  EXPECT_EQ(reply->status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(reply->status.message()), testing::HasSubstr("heartbeat every 10 us"));
+  ExpectQuiet(cluster);
+}
+
 }  // namespace
 }  // namespace longhaul
