@@ -43,6 +43,7 @@ DecodeWorker::DecodeWorker(DecodeWorkerOptions options, Loop* loop, Executor* ex
                        .links = &links_,
                        .prefill = prefill,
                        .pool = pool,
+                       .name = options_.name,
                        .incarnation = options_.incarnation,
                        .fingerprint = options_.fingerprint,
                        .next_transfer_id = &next_transfer_id_,

@@ -86,6 +86,7 @@ void HandOff::Open(const LinkPool::PeerLink& link) {
 
   PrefillCommand::Open open;
   open.set_request_id(request_.request_id);
+  open.set_decode_name(context_->name);
   open.set_decode_incarnation(context_->incarnation);
   open.set_transfer_id(transfer_id);
   *open.mutable_fingerprint() = context_->fingerprint;

@@ -47,6 +47,7 @@ struct HandOffContext {
   LinkPool* links = nullptr;
   PrefillClient* prefill = nullptr;
   KvPool pool;
+  std::string name;
   uint64_t incarnation = 0;
   Fingerprint fingerprint;
   uint32_t* next_transfer_id = nullptr;  // of the process: never reused within its incarnation

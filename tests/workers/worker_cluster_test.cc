@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "absl/strings/str_cat.h"
 #include "tests/workers/stub_cluster.h"
 
 namespace longhaul {
@@ -219,6 +220,62 @@ TEST(WorkerClusterTest, AHeartbeatThatWouldFloodAPrefillWorkerIsRefused) {
   EXPECT_EQ(reply->status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(reply->status.message()), testing::HasSubstr("heartbeat every 10 us"));
   ExpectQuiet(cluster);
+}
+
+// A decode worker beside the cluster's own, in one of its lives.
+struct OtherDecode {
+  OtherDecode(StubCluster& cluster, const std::string& name, uint64_t incarnation)
+      : memory(256),
+        executor(&cluster.loop, memory.pool, kStubVocab, CostModel()),
+        transport(&cluster.loop, cluster.network),
+        engine(&cluster.loop, &cluster.loop, &transport),
+        worker(Options(name, incarnation), &cluster.loop, &executor, &engine, &cluster.client,
+               memory.pool) {}
+  static DecodeWorkerOptions Options(const std::string& name, uint64_t incarnation) {
+    DecodeWorkerOptions options = StubDecodeOptions();
+    options.name = name;
+    options.incarnation = incarnation;
+    return options;
+  }
+
+  StubMemory memory;
+  KvStubExecutor executor;
+  InProcessTransport transport;
+  TransferEngine engine;
+  DecodeWorker worker;
+};
+
+void ExpectServes(StubCluster& cluster, OtherDecode& decode, int32_t seed) {
+  const auto reply = Ask(decode.worker, StubRequest(StubPrompt(50, seed), 3, true));
+  cluster.loop.RunFor(600'000'000);
+  EXPECT_TRUE(reply->done && reply->status.ok()) << reply->status;
+  EXPECT_EQ(reply->timing.path(), "remote");
+}
+
+TEST(WorkerClusterTest, ADecodeWorkerBornAgainLeavesNoLinkBehind) {
+  StubCluster cluster;
+  for (uint64_t life = 1; life <= 20; ++life) {
+    OtherDecode decode(cluster, "decode-0", 100 + life);
+    ExpectServes(cluster, decode, static_cast<int32_t>(life));
+    EXPECT_EQ(cluster.prefill.links(), 1) << life;
+  }
+}
+
+TEST(WorkerClusterTest, LinksOfManyDecodeWorkersAreBounded) {
+  PrefillWorkerOptions options = StubPrefillOptions();
+  options.links_idle_max = 3;
+  StubCluster cluster(256, 256, StubDecodeOptions(), options);
+  OtherDecode returns(cluster, "returns", 99);
+  ExpectServes(cluster, returns, 99);
+  for (uint64_t other = 1; other <= 10; ++other) {
+    OtherDecode decode(cluster, absl::StrCat("decode-", other), 100 + other);
+    ExpectServes(cluster, decode, static_cast<int32_t>(other));
+    EXPECT_LE(cluster.prefill.links(), 3) << other;
+  }
+  // Its link was closed as the one that was idle for longest; it is served over a new one.
+  ExpectServes(cluster, returns, 98);
+  EXPECT_LE(returns.worker.counters().hand_off_attempts_failed, 1);
+  EXPECT_EQ(returns.worker.counters().local_fallbacks, 0);
 }
 
 }  // namespace
