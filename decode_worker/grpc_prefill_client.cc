@@ -113,20 +113,17 @@ class Stream final : public grpc::ClientBidiReactor<PrefillCommand, PrefillEvent
 
 class StreamCall final : public PrefillCall {
  public:
-  StreamCall(std::shared_ptr<Stream> stream, uint32_t transfer_id)
-      : stream_(std::move(stream)), transfer_id_(transfer_id) {}
+  explicit StreamCall(std::shared_ptr<Stream> stream) : stream_(std::move(stream)) {}
   ~StreamCall() override { stream_->Close(); }
 
   void Grant(int chunks) override {
     PrefillCommand command;
-    command.set_transfer_id(transfer_id_);
     command.mutable_grant()->set_chunks_granted(chunks);
     stream_->Send(std::move(command));
   }
 
  private:
   const std::shared_ptr<Stream> stream_;
-  const uint32_t transfer_id_;
 };
 
 class GrpcPrefillClient final : public PrefillClient {
@@ -137,13 +134,11 @@ class GrpcPrefillClient final : public PrefillClient {
                                        OnPrefillEvent on_event, OnPrefillDone done) override {
     std::unique_ptr<longhaul::Prefill::Stub>& stub = stubs_[address];
     if (stub == nullptr) stub = longhaul::Prefill::NewStub(OpenChannel(address));
-    const uint32_t transfer_id = open.transfer_id();
     PrefillCommand command;
-    command.set_transfer_id(transfer_id);
     *command.mutable_open() = std::move(open);
     auto stream = std::make_shared<Stream>(loop_, std::move(on_event), std::move(done));
     stream->Run(stream, *stub, std::move(command));
-    return std::make_unique<StreamCall>(std::move(stream), transfer_id);
+    return std::make_unique<StreamCall>(std::move(stream));
   }
 
  private:

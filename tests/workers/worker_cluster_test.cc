@@ -222,6 +222,21 @@ TEST(WorkerClusterTest, AHeartbeatThatWouldFloodAPrefillWorkerIsRefused) {
   ExpectQuiet(cluster);
 }
 
+TEST(WorkerClusterTest, ADecodeWorkerTellsWhatItHasToComputeOfPrompts) {
+  StubCluster cluster;
+  const auto remote = Ask(cluster.decode, StubRequest(StubPrompt(300, 1), 5, true));
+  EXPECT_EQ(cluster.decode.Status().queue_predicted_us(), 0);
+  const auto local = Ask(cluster.decode, StubRequest(StubPrompt(300, 2), 5, /*remote=*/false));
+  const double whole_us = cluster.decode.Status().queue_predicted_us();
+  EXPECT_NEAR(whole_us, CostModel().PrefillUs(299, 0), 1);
+  cluster.loop.RunFor(static_cast<int64_t>(whole_us / 2));
+  EXPECT_GT(cluster.decode.Status().queue_predicted_us(), 0);
+  EXPECT_LT(cluster.decode.Status().queue_predicted_us(), 0.8 * whole_us);
+  cluster.loop.RunFor(600'000'000);
+  EXPECT_TRUE(local->done && remote->done);
+  EXPECT_EQ(cluster.decode.Status().queue_predicted_us(), 0);
+}
+
 // A decode worker beside the cluster's own, in one of its lives.
 struct OtherDecode {
   OtherDecode(StubCluster& cluster, const std::string& name, uint64_t incarnation)
