@@ -24,8 +24,8 @@ class Stream final : public grpc::ClientBidiReactor<PrefillCommand, PrefillEvent
     bool closed = false;
   };
 
-  Stream(Loop* loop, OnPrefillEvent on_event, OnPrefillDone done)
-      : loop_(loop), sink_(std::make_shared<Sink>()) {
+  Stream(std::shared_ptr<Loop> loop, OnPrefillEvent on_event, OnPrefillDone done)
+      : loop_(std::move(loop)), sink_(std::make_shared<Sink>()) {
     sink_->on_event = std::move(on_event);
     sink_->done = std::move(done);
   }
@@ -99,7 +99,7 @@ class Stream final : public grpc::ClientBidiReactor<PrefillCommand, PrefillEvent
   }
 
  private:
-  Loop* const loop_;
+  const std::shared_ptr<Loop> loop_;
   const std::shared_ptr<Sink> sink_;
   grpc::ClientContext context_;
   PrefillEvent event_;
@@ -128,7 +128,7 @@ class StreamCall final : public PrefillCall {
 
 class GrpcPrefillClient final : public PrefillClient {
  public:
-  explicit GrpcPrefillClient(Loop* loop) : loop_(loop) {}
+  explicit GrpcPrefillClient(std::shared_ptr<Loop> loop) : loop_(std::move(loop)) {}
 
   std::unique_ptr<PrefillCall> Prefill(const std::string& address, PrefillCommand::Open open,
                                        OnPrefillEvent on_event, OnPrefillDone done) override {
@@ -142,14 +142,14 @@ class GrpcPrefillClient final : public PrefillClient {
   }
 
  private:
-  Loop* const loop_;
+  const std::shared_ptr<Loop> loop_;
   std::map<std::string, std::unique_ptr<longhaul::Prefill::Stub>> stubs_;  // by address
 };
 
 }  // namespace
 
-std::unique_ptr<PrefillClient> MakeGrpcPrefillClient(Loop* owner_loop) {
-  return std::make_unique<GrpcPrefillClient>(owner_loop);
+std::unique_ptr<PrefillClient> MakeGrpcPrefillClient(std::shared_ptr<Loop> owner_loop) {
+  return std::make_unique<GrpcPrefillClient>(std::move(owner_loop));
 }
 
 }  // namespace longhaul

@@ -96,8 +96,8 @@ void HandOff::Open(const LinkPool::PeerLink& link) {
   open.set_chunks_granted(receiver_->chunks_posted());
   open.set_link_address(link.address);
   open.set_cache_salt(request_.cache_salt);
-  const std::string& address = request_.addresses[PeerOf(report_.attempts)];
   open.set_heartbeat_us(context_->options.heartbeat_us);
+  const std::string& address = request_.addresses[PeerOf(report_.attempts)];
   call_ = context_->prefill->Prefill(
       address, std::move(open),
       [self = self_](const PrefillEvent& event) {
@@ -106,9 +106,9 @@ void HandOff::Open(const LinkPool::PeerLink& link) {
       [self = self_](const absl::Status& status) {
         if (*self != nullptr) (*self)->OnStreamDone(status);
       });
-}
   heartbeats_missed_ = 0;
   ArmHeartbeat();
+}
 
 void HandOff::PostChunk() {
   const TransferPlan& plan = receiver_->plan();
@@ -122,8 +122,8 @@ void HandOff::OnEvent(const PrefillEvent& event) {
   // A stream belongs to one attempt; a message that names another one is a fault of the wire and
   // changes nothing.
   const bool stale = event.transfer_id() != receiver_->transfer_id();
-  report_.stale_messages += stale;
   if (!stale) heartbeats_missed_ = 0;
+  report_.stale_messages += stale;
   if (failing_ || cancelled_ || (stale && !MutantIs(Mutant::kStaleAttemptAccepted))) return;
   if (event.has_started()) {
     report_.prefill_queue_us = event.started().queue_us();
@@ -174,7 +174,6 @@ void HandOff::ArmStall() {
   });
 }
 
-void HandOff::OnStreamDone(const absl::Status& status) {
 // The other side is told, and what it has said is looked at, one interval at a time: if it was this
 // process that stood still, only one timer is late, and the words that came meanwhile are heard
 // before the next.
@@ -197,8 +196,9 @@ void HandOff::Heartbeat() {
   }
 }
 
-  if (complete_) {
+void HandOff::OnStreamDone(const absl::Status& status) {
   context_->loop->CancelTimer(heartbeat_timer_);
+  if (complete_) {
     call_.reset();
     Later(&HandOff::Closed);
     return;
@@ -223,8 +223,8 @@ void HandOff::FailAttempt(const absl::Status& status) {
                                          {"whole_tokens", position_},
                                          {"error", status.ToString()}});
   context_->loop->CancelTimer(stall_timer_);
-  call_.reset();
   context_->loop->CancelTimer(heartbeat_timer_);
+  call_.reset();
   if (receiver_ != nullptr) {
     receiver_->Cancel();
     // A peer that is gone will never end what it began; its link is of no use to anybody.
@@ -278,8 +278,8 @@ void HandOff::Cancel() {
   if (cancelled_) return;
   cancelled_ = true;
   context_->loop->CancelTimer(stall_timer_);
-  if (!MutantIs(Mutant::kLostCancel)) call_.reset();
   context_->loop->CancelTimer(heartbeat_timer_);
+  if (!MutantIs(Mutant::kLostCancel)) call_.reset();
   if (receiver_ == nullptr) return;
   receiver_->Cancel();
   if (MutantIs(Mutant::kReuseBeforeQuiesce)) (void)receiver_.release();

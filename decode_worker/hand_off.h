@@ -118,9 +118,9 @@ class HandOff {
   void FailAttempt(const absl::Status& status);
   void Closed();
   void ArmStall();
-  void ArmFence();
   void ArmHeartbeat();
   void Heartbeat();
+  void ArmFence();
   void OnQuiesced();
   void Later(void (HandOff::*step)());
 
@@ -136,9 +136,9 @@ class HandOff {
   bool cancelled_ = false;
   bool complete_ = false;
   Loop::TimerId stall_timer_ = 0;
-  Loop::TimerId fence_timer_ = 0;
   Loop::TimerId heartbeat_timer_ = 0;
   int heartbeats_missed_ = 0;
+  Loop::TimerId fence_timer_ = 0;
   Loop::TimerId retry_timer_ = 0;
   std::shared_ptr<HandOff*> self_;  // tells late tasks that the object is gone
 };

@@ -109,7 +109,9 @@ absl::Status Main() {
   options.hand_off.window_chunks = absl::GetFlag(FLAGS_window_chunks);
   options.hand_off.heartbeat_us = absl::GetFlag(FLAGS_heartbeat_ms) * 1000;
 
-  ThreadLoop loop({.name = "loop"});
+  // gRPC's threads share it: their last call may end after the client has gone.
+  const auto owned_loop = std::make_shared<ThreadLoop>(ThreadLoopOptions{.name = "loop"});
+  ThreadLoop& loop = *owned_loop;
   std::unique_ptr<TransferEngine> engine;
   std::unique_ptr<ModelExecutor> executor;
   std::unique_ptr<PrefillClient> prefill_client;
@@ -121,7 +123,7 @@ absl::Status Main() {
     executor =
         std::make_unique<ModelExecutor>(loop, *backend, model->decoder(), model->pool(),
                                         ThreadLoopOptions{.name = "device", .core = device_core});
-    prefill_client = MakeGrpcPrefillClient(&loop);
+    prefill_client = MakeGrpcPrefillClient(owned_loop);
     worker = std::make_unique<DecodeWorker>(options, &loop, executor.get(), engine.get(),
                                             prefill_client.get(), model->pool());
     feed = std::make_unique<DecodeMetricsFeed>(
