@@ -57,6 +57,11 @@ class CudaWeight final : public PreparedWeight {
   static int64_t BiasFloatBytes(int64_t rows) { return (rows + 3) / 4 * 16; }
 };
 
+PrefillMatmul::Shape ShapeOf(const CudaWeight& weight, bool accumulate) {
+  return {
+      .n = weight.rows, .k = weight.cols, .bias = weight.bias != nullptr, .accumulate = accumulate};
+}
+
 const CudaWeight& Cast(const PreparedWeight& weight) {
   return static_cast<const CudaWeight&>(weight);
 }
@@ -219,6 +224,12 @@ absl::StatusOr<std::unique_ptr<PreparedWeight>> CudaBackend::Prepare(
     CudaCheck(cudaMemsetAsync(matmul_arrivals_->data(), 0, bytes, stream()), "cudaMemsetAsync");
     matmul_rows_ = weight->rows;
   }
+  if (use == WeightUse::kMatrix) {
+    for (const bool accumulate : {false, true}) {
+      prefill_matmul_->Tune(ShapeOf(*weight, accumulate), weight->values->data(),
+                            weight->bias_bf16());
+    }
+  }
   return weight;
 }
 
@@ -328,9 +339,8 @@ void CudaBackend::MatMul(Tensor out, Tensor x, const PreparedWeight& weight, boo
                         w.cols, "] into [", out.rows, ", ", out.width, "]"));
   if (phase == Phase::kPrefill) {
     LH_CHECK(w.use == WeightUse::kMatrix, "tables take decode rows only");
-    prefill_matmul_->Run(
-        {.n = w.rows, .k = w.cols, .bias = w.bias != nullptr, .accumulate = accumulate},
-        w.values->data(), x.data, x.rows, w.bias_bf16(), out.data);
+    prefill_matmul_->Run(ShapeOf(w, accumulate), w.values->data(), x.data, x.rows, w.bias_bf16(),
+                         out.data);
     return;
   }
   const DecodeOutput output = accumulate                   ? DecodeOutput::kFloatAccumulate

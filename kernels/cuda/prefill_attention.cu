@@ -175,29 +175,29 @@ __device__ __forceinline__ void KeepInPlace(float (&values)[kCount]) {
 // The 64 rows' operand of the scores, [64, dim] in registers: this thread's places of each 16
 // columns.
 template <int kDim>
-__device__ __forceinline__ void LoadQueries(uint32_t (&operand)[kDim / 4], const std::byte* tile,
-                                            int warp, int lane) {
+__device__ __forceinline__ void LoadQueries(uint32_t (&operand)[kDim / 16][4],
+                                            const std::byte* tile, int warp, int lane) {
   const int row = warp * 16 + lane % 16;
 #pragma unroll
   for (int step = 0; step < kDim / 16; ++step) {
     const int piece = step % 4 * 2 + lane / 16;
     const std::byte* from = tile + step / 4 * kQueryTileBytes + row * ptx::kSwizzleRowBytes +
                             ((piece ^ (row % 8)) * 16);
-    ptx::LoadMatrices(operand + 4 * step, from);
+    ptx::LoadMatrices(operand[step], ptx::SharedAddress(from));
   }
 }
 
 // Queues scores [64, 128] = queries [64, dim] keys [128, dim]^T.
 template <int kDim>
 __device__ __forceinline__ void QueueScores(float (&scores)[64],
-                                            const uint32_t (&queries)[kDim / 4],
+                                            const uint32_t (&queries)[kDim / 16][4],
                                             const std::byte* keys) {
 #pragma unroll
   for (int half = 0; half < kDim / kColumns; ++half) {
     const uint64_t b = ptx::DescriptorKMajor(keys + half * kKeyTileBytes);
 #pragma unroll
     for (int step = 0; step < kColumns / 16; ++step) {
-      ptx::WgmmaN128<false>(scores, queries + 16 * half + 4 * step, b + step * ptx::kStepK16,
+      ptx::WgmmaN128<false>(scores, queries[4 * half + step], b + step * ptx::kStepK16,
                             half > 0 || step > 0);
     }
   }
@@ -260,7 +260,7 @@ __device__ __forceinline__ void Consume(Shared<kDim>& shared, const Params& para
   float sums[kDim / 2];
   float scores[64];
   uint32_t weights[32];
-  uint32_t queries[kDim / 4];
+  uint32_t queries[kDim / 16][4];
   Item item;
   int head;
   for (int round = 0; Find<kCluster>(params, round, item, head); ++round) {

@@ -319,16 +319,6 @@ __device__ __forceinline__ void LetLaterKernelsStart() {
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 }
 
-// Four 8 x 8 matrices of 16-bit values from shared memory into a register each: lane l gives the
-// address of row l % 8 of matrix l / 8, and gets columns 2 (l % 4) and the next of row l / 4 of
-// each.
-__device__ __forceinline__ void LoadMatrices(uint32_t* to, const void* row) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-               : "r"(SharedAddress(row))
-               : "memory");
-}
-
 __device__ __forceinline__ float Exp2(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));

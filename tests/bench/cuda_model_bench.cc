@@ -44,6 +44,7 @@ double Median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
+
 ModelConfig Llama8B() {
   ModelConfig config;
   config.name = "llama-3-8b";
