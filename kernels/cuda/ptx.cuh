@@ -148,10 +148,13 @@ __device__ __forceinline__ void TmaLoad4d(void* to, const CUtensorMap* map, uint
 }
 
 // Has the box fetched into the L2 cache, and waits for nothing.
-__device__ __forceinline__ void TmaPrefetch2d(const CUtensorMap* map, int32_t c0, int32_t c1) {
-  asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global.tile [%0, {%1, %2}];" ::"l"(map),
-               "r"(c0), "r"(c1)
-               : "memory");
+__device__ __forceinline__ void TmaPrefetch2d(const CUtensorMap* map, int32_t c0, int32_t c1,
+                                              uint64_t policy = kEvictNormal) {
+  asm volatile(
+      "cp.async.bulk.prefetch.tensor.2d.L2.global.tile.L2::cache_hint [%0, {%1, %2}], %3;" ::"l"(
+          map),
+      "r"(c0), "r"(c1), "l"(policy)
+      : "memory");
 }
 
 // Plain bytes (a multiple of 16, both ends 16-byte aligned) into shared memory.
@@ -212,6 +215,18 @@ __device__ __forceinline__ uint64_t DescriptorMnMajor(const void* tile,
   const uint64_t address = SharedAddress(tile);
   return kSwizzle128 | (uint64_t{kSwizzleAtomBytes >> 4} << 32) |
          (uint64_t{column_tile_bytes >> 4} << 16) | ((address & 0x3FFFF) >> 4);
+}
+
+// Adds to a counter in global memory and returns what it was. What the block wrote before (and
+// passed a barrier with this thread) is seen by who adds later, and what those who added before
+// wrote is seen by the block behind its next barrier.
+__device__ __forceinline__ uint32_t AddAcquireRelease(uint32_t* counter, uint32_t value) {
+  uint32_t before;
+  asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;"
+               : "=r"(before)
+               : "l"(counter), "r"(value)
+               : "memory");
+  return before;
 }
 
 // --- registers, launches
