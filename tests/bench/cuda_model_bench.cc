@@ -348,8 +348,9 @@ absl::Status Main() {
   LH_ASSIGN_OR_RETURN(const std::unique_ptr<DeviceBuffer> memory, backend->Allocate(pool_bytes));
   pool.data = memory->data();
   const auto run = static_cast<int64_t>(random.bits().size() * sizeof(uint16_t));
-  for (int64_t at = 0; at < pool_bytes; at += run) {
-    backend->Copy(pool.data + at, random.bits().data(), std::min(run, pool_bytes - at));
+  backend->Copy(pool.data, random.bits().data(), std::min(run, pool_bytes));
+  for (int64_t at = run; at < pool_bytes; at += run) {
+    backend->Copy(pool.data + at, pool.data, std::min(run, pool_bytes - at));
   }
   if (absl::GetFlag(FLAGS_operations)) {
     Operations operations(*backend, config, random.weights(), pool);
