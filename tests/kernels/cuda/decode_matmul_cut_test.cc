@@ -33,7 +33,9 @@ TEST(DecodeMatmulCutTest, CoversEveryRowAndEveryUnit) {
         for (uint32_t part = 0; part < cut.parts; ++part) {
           EXPECT_LT(cut.PartFirst(part), cut.PartFirst(part + 1));
         }
-        if (cut.parts > 1) EXPECT_EQ(cut.split.tile_rows, cut.split.rows);
+        if (cut.parts > 1) {
+          EXPECT_EQ(cut.split.tile_rows, cut.split.rows);
+        }
       }
     }
   }
