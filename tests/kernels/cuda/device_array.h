@@ -36,7 +36,10 @@ class DeviceArray {
   DeviceArray& operator=(const DeviceArray&) = delete;
 
   // Every byte 0xFF: NaN as float and as bf16, so that what is never written shows.
-  void Poison() { CudaCheck(cudaMemset(data_, 0xFF, size_ * sizeof(T)), "cudaMemset"); }
+  void Poison() {
+    CudaCheck(cudaMemset(data_, 0xFF, size_ * sizeof(T)), "cudaMemset");
+    CudaCheck(cudaDeviceSynchronize(), "cudaMemset");
+  }
   std::vector<T> Read() const {
     std::vector<T> values(size_);
     CudaCheck(cudaMemcpy(values.data(), data_, size_ * sizeof(T), cudaMemcpyDeviceToHost),
