@@ -6,8 +6,6 @@
 // What keeps memory busy between one launch and the next: with few rows, two launches' CTAs fit
 // into a multiprocessor at once. The next launch's start early and wait until the running ones have
 // asked for all of their weights; then they fill their rings, while the running ones finish.
-#include "kernels/cuda/decode_matmul.h"
-
 #include <cuda_bf16.h>
 
 #include <algorithm>
@@ -16,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/decode_matmul.h"
 #include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/tensor_map.h"
 #include "kernels/cuda/wgmma_narrow.cuh"
@@ -38,29 +37,24 @@ constexpr int64_t kRowsMax = 256;        // of one launch
 // How x of up to kColumns rows is multiplied.
 template <int kColumns>
 struct Config {
-  static constexpr bool kSplit = kColumns > 16;          // see DecodeMatmulCut
   static constexpr int kCtas = kColumns <= 32 ? 2 : 1;  // that fit into a multiprocessor
-  static constexpr int kBatchMax = kSplit ? 1 : Cut::kBatchMax;
   static constexpr int kBlockColumns = std::min(kColumns, kProductColumnsMax);
   static constexpr int kBlocks = kColumns / kBlockColumns;
-  static constexpr int kXBytes = kColumns * ptx::kSwizzleRowBytes;  // of a unit
+  static constexpr int kBlockBytes = kBlockColumns * ptx::kSwizzleRowBytes;
+  static constexpr int kXBytes = kBlocks * kBlockBytes;  // of a stage
   static constexpr int kRingBytes = (kCtas == 2 ? 111 : 225) * 1024;
   static constexpr int kVectors = kColumns / 8;  // of four sums, of a thread
+  static_assert(kVectors * kConsumers * sizeof(float4) <= kRingBytes, "sums take the ring's place");
 };
 
 struct Arguments {
   Cut cut;
-  Cut::Rows rows;
-  uint32_t batch = 0;  // units of a stage
   uint32_t stages = 0;
   uint32_t stage_bytes = 0;
   int n = 0;
   int columns = 0;  // rows of x
   const float* bias = nullptr;
   void* out = nullptr;
-  float4* partials = nullptr;
-  uint32_t* arrivals = nullptr;
-  uint32_t* streaming = nullptr;
   DecodeMatmulKnobs knobs;
 };
 
@@ -76,58 +70,41 @@ __device__ __forceinline__ void Stamp(const Arguments& arguments, int what) {
   arguments.knobs.trace[blockIdx.x * 8 + what] = now;
 }
 
-// What a CTA does: all tiles of a group of rows, and of each the parts [part, part_end).
-struct Work {
-  uint32_t row;
-  uint32_t row_end;
-  uint32_t part;
-  uint32_t part_end;
-
-  __device__ Work(const Arguments& arguments, bool split) {
-    const uint32_t group = split ? blockIdx.x / arguments.cut.parts : blockIdx.x;
-    part = split ? blockIdx.x % arguments.cut.parts : 0;
-    part_end = split ? part + 1 : arguments.cut.parts;
-    row = group * arguments.rows.rows;
-    row_end = min(row + arguments.rows.rows, static_cast<uint32_t>(arguments.n));
-  }
-};
-
-// Goes over the stages of a CTA's work in their order.
+// Goes over the stages of a CTA's work in their order: the tiles of its group, and the units of its
+// part for each.
 class Walk {
  public:
-  __device__ Walk(const Arguments& arguments, const Work& work)
-      : arguments_(arguments), work_(work), row_(work.row) {
-    StartPart(work.part);
+  __device__ explicit Walk(const Arguments& arguments) {
+    const Cut& cut = arguments.cut;
+    const uint32_t group = blockIdx.x / cut.parts;
+    const uint32_t part = blockIdx.x % cut.parts;
+    row_ = group * cut.rows;
+    row_end_ = min(row_ + cut.rows, static_cast<uint32_t>(arguments.n));
+    tile_rows_ = cut.tile_rows;
+    part_first_ = cut.PartFirst(part);
+    part_end_ = cut.PartFirst(part + 1);
+    start_ = cut.PartStart(part, group);
+    unit_ = start_;
   }
-  __device__ __forceinline__ bool done() const { return row_ >= work_.row_end; }
-  __device__ __forceinline__ uint32_t row() const { return row_; }
-  __device__ __forceinline__ uint32_t unit() const { return unit_; }
-  __device__ __forceinline__ uint32_t units() const {
-    return min(arguments_.batch, unit_end_ - unit_);
-  }
+  __device__ __forceinline__ bool done() const { return row_ >= row_end_; }
+  __device__ __forceinline__ int row() const { return row_; }
+  __device__ __forceinline__ int row_end() const { return min(row_ + tile_rows_, row_end_); }
+  __device__ __forceinline__ int column() const { return unit_ * Cut::kUnitColumns; }
+  __device__ __forceinline__ uint32_t part_units() const { return part_end_ - part_first_; }
+  __device__ __forceinline__ void NextTile() { row_ += tile_rows_; }
   __device__ __forceinline__ void Next() {
-    unit_ += arguments_.batch;
-    if (unit_ < unit_end_) return;
-    if (part_ + 1 < work_.part_end) {
-      StartPart(part_ + 1);
-    } else {
-      row_ += arguments_.rows.tile_rows;
-      StartPart(work_.part);
-    }
+    if (++unit_ == part_end_) unit_ = part_first_;
+    if (unit_ == start_) NextTile();
   }
 
  private:
-  __device__ __forceinline__ void StartPart(uint32_t part) {
-    part_ = part;
-    unit_ = arguments_.cut.PartFirst(part);
-    unit_end_ = arguments_.cut.PartFirst(part + 1);
-  }
-  const Arguments& arguments_;
-  const Work& work_;
   uint32_t row_;
-  uint32_t part_;
+  uint32_t row_end_;
+  uint32_t tile_rows_;
+  uint32_t part_first_;
+  uint32_t part_end_;
+  uint32_t start_;
   uint32_t unit_;
-  uint32_t unit_end_;
 };
 
 // A ring whose length is known at run time.
@@ -149,24 +126,18 @@ __device__ __forceinline__ void Produce(const CUtensorMap& weight, const CUtenso
                                         const Arguments& arguments, uint8_t* stages,
                                         Barriers* barriers) {
   using Shape = Config<kColumns>;
-  const uint32_t weight_bytes = arguments.rows.tile_rows * ptx::kSwizzleRowBytes;  // of a unit
+  const uint32_t weight_bytes = arguments.cut.tile_rows * ptx::kSwizzleRowBytes;
   const auto load_weight = [&](const Walk& walk, uint32_t stage) {
     uint64_t* full = &barriers[stage].full;
-    uint8_t* to = stages + stage * arguments.stage_bytes;
-    ptx::BarrierArriveExpect(full, walk.units() * (weight_bytes + Shape::kXBytes));
-    for (uint32_t u = 0; u < walk.units(); ++u) {
-      ptx::TmaLoad2d(to + u * weight_bytes, &weight, full, (walk.unit() + u) * Cut::kUnitColumns,
-                     walk.row(), ptx::kEvictFirst);
-    }
+    ptx::BarrierArriveExpect(full, weight_bytes + Shape::kXBytes);
+    ptx::TmaLoad2d(stages + stage * arguments.stage_bytes, &weight, full, walk.column(), walk.row(),
+                   ptx::kEvictFirst);
   };
   const auto load_x = [&](const Walk& walk, uint32_t stage) {
-    uint8_t* to = stages + stage * arguments.stage_bytes + arguments.batch * weight_bytes;
-    for (uint32_t u = 0; u < walk.units(); ++u) {
-      for (int block = 0; block < Shape::kBlocks; ++block) {
-        ptx::TmaLoad2d(to + u * Shape::kXBytes + block * (Shape::kXBytes / Shape::kBlocks), &x,
-                       &barriers[stage].full, (walk.unit() + u) * Cut::kUnitColumns,
-                       block * Shape::kBlockColumns, ptx::kEvictLast);
-      }
+    uint8_t* to = stages + stage * arguments.stage_bytes + weight_bytes;
+    for (int block = 0; block < Shape::kBlocks; ++block) {
+      ptx::TmaLoad2d(to + block * Shape::kBlockBytes, &x, &barriers[stage].full, walk.column(),
+                     block * Shape::kBlockColumns, ptx::kEvictLast);
     }
   };
 
@@ -181,8 +152,7 @@ __device__ __forceinline__ void Produce(const CUtensorMap& weight, const CUtenso
     }
   }
   Stamp(arguments, 1);
-  const Work work(arguments, Shape::kSplit);
-  Walk walk(arguments, work);
+  Walk walk(arguments);
   uint32_t early = 0;
   for (; early < arguments.stages && !walk.done(); ++early, walk.Next()) load_weight(walk, early);
   if (Shape::kCtas == 2 && knobs.delay != 0) atomicAdd(knobs.streaming, 1);
@@ -190,7 +160,7 @@ __device__ __forceinline__ void Produce(const CUtensorMap& weight, const CUtenso
   ptx::WaitForEarlierKernels();
   Stamp(arguments, 2);
   if (knobs.trigger == 1) ptx::LetLaterKernelsStart();
-  Walk x_walk(arguments, work);
+  Walk x_walk(arguments);
   for (uint32_t stage = 0; stage < early; ++stage, x_walk.Next()) load_x(x_walk, stage);
   for (Ring ring = {arguments.stages}; !walk.done(); ring.Next(), walk.Next()) {
     ptx::BarrierWait(&barriers[ring.stage].empty, ring.parity);
@@ -238,18 +208,17 @@ class Sink {
       if (rows_ > 1) bias_high_ = arguments.bias[row + 8];
     }
   }
-  // The thread's next vector, of columns 8 further on.
-  __device__ __forceinline__ void Store(float4 value) {
-    if (columns_ > 0) {
-      if (rows_ > 0) StoreOne(out_, value.x + bias_low_);
-      if (rows_ > 1) StoreOne(out_ + 8, value.z + bias_high_);
+  __device__ __forceinline__ void Store(int v, float4 value) const {
+    const int columns = columns_ - 8 * v;
+    Element* out = out_ + int64_t{8} * v * n_;
+    if (columns > 0) {
+      if (rows_ > 0) StoreOne(out, value.x + bias_low_);
+      if (rows_ > 1) StoreOne(out + 8, value.z + bias_high_);
     }
-    if (columns_ > 1) {
-      if (rows_ > 0) StoreOne(out_ + n_, value.y + bias_low_);
-      if (rows_ > 1) StoreOne(out_ + n_ + 8, value.w + bias_high_);
+    if (columns > 1) {
+      if (rows_ > 0) StoreOne(out + n_, value.y + bias_low_);
+      if (rows_ > 1) StoreOne(out + n_ + 8, value.w + bias_high_);
     }
-    columns_ -= 8;
-    out_ += int64_t{8} * n_;
   }
 
  private:
@@ -266,129 +235,93 @@ class Sink {
 
   int n_;
   int rows_;     // how many of the thread's two are stored
-  int columns_;  // that are left from the thread's first of the next vector on
+  int columns_;  // from the thread's first on
   Element* out_;
   float bias_low_ = 0.0f;
   float bias_high_ = 0.0f;
 };
 
-// Leaves this CTA's part of a tile for the last of the tile's CTAs to come, which adds all parts in
-// their order and stores the sums. Nobody waits for anybody.
+// Adds the sums of a cluster's parts in their order; each CTA does and stores a share of it. The
+// ring's memory holds the sums meanwhile: nothing is under way in it any more.
 template <int kColumns, DecodeOutput kOutput>
-__device__ __forceinline__ void Share(const Arguments& arguments, uint32_t* arrived_last,
-                                      const Sums<kColumns>& sums, Sink<kOutput> sink) {
+__device__ __forceinline__ void AddParts(uint32_t parts, uint32_t rank, uint8_t* ring,
+                                         const Sums<kColumns>& sums, const Sink<kOutput>& sink) {
   constexpr int kVectors = Config<kColumns>::kVectors;
-  constexpr int kSlot = kVectors * ptx::kWarpgroup;  // of one warpgroup's part
-  const int thread = threadIdx.x % ptx::kWarpgroup;
-  const int warpgroup = threadIdx.x / ptx::kWarpgroup;
-  const uint32_t parts = arguments.cut.parts;
-  const uint32_t group = blockIdx.x / parts;
-  float4* first = arguments.partials +
-                  (group * parts * kWarpgroups + warpgroup) * uint64_t{kSlot} + thread;
-  float4* mine = first + blockIdx.x % parts * uint64_t{kWarpgroups * kSlot};
+  float4* mine = reinterpret_cast<float4*>(ring) + threadIdx.x;
 #pragma unroll
-  for (int v = 0; v < kVectors; ++v) __stcg(mine + v * ptx::kWarpgroup, sums.vector(v));
-  ptx::NamedSync(1 + warpgroup, ptx::kWarpgroup);
-  if (thread == 0) {
-    uint32_t* arrivals = arguments.arrivals + group * kWarpgroups + warpgroup;
-    const bool is_last = ptx::AddAcquireRelease(arrivals, 1) + 1 == parts;
-    if (is_last) *arrivals = 0;
-    *arrived_last = is_last ? 1 : 0;
-  }
-  ptx::NamedSync(1 + warpgroup, ptx::kWarpgroup);
-  if (*arrived_last == 0) return;
-
-  // Many loads at once, so that little of the time is waiting.
-  constexpr int kAtOnce = std::min(kVectors, 16);
-#pragma unroll 1
-  for (int v = 0; v < kVectors; v += kAtOnce) {
-    float4 total[kAtOnce] = {};
-#pragma unroll 1
-    for (uint32_t part = 0; part < parts; ++part) {
-      const float4* from =
-          first + part * uint64_t{kWarpgroups * kSlot} + v * ptx::kWarpgroup;
-      float4 piece[kAtOnce];
+  for (int v = 0; v < kVectors; ++v) mine[v * kConsumers] = sums.vector(v);
+  ptx::ClusterSync();
+  const uint32_t address = ptx::SharedAddress(mine);
+#pragma unroll 4
+  for (int v = rank; v < kVectors; v += parts) {
+    const uint32_t from = address + v * kConsumers * sizeof(float4);
+    float4 piece[Cut::kPartsMax];
 #pragma unroll
-      for (int i = 0; i < kAtOnce; ++i) piece[i] = __ldcg(from + i * ptx::kWarpgroup);
-#pragma unroll
-      for (int i = 0; i < kAtOnce; ++i) total[i] = Add(total[i], piece[i]);
+    for (uint32_t part = 0; part < Cut::kPartsMax; ++part) {
+      piece[part] = ptx::LoadOfCluster(from, min(part, parts - 1));
     }
+    float4 total = Add(piece[0], piece[1]);
 #pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) sink.Store(total[i]);
+    for (uint32_t part = 2; part < Cut::kPartsMax; ++part) {
+      if (part < parts) total = Add(total, piece[part]);
+    }
+    sink.Store(v, total);
   }
+  // Nobody leaves while its sums are read.
+  ptx::ClusterSync();
 }
 
 // A warpgroup that multiplies: its 64 rows of each of the CTA's tiles.
 template <int kColumns, DecodeOutput kOutput>
-__device__ __forceinline__ void Consume(const Arguments& arguments, const uint8_t* stages,
-                                        Barriers* barriers, uint32_t* arrived_last) {
+__device__ __forceinline__ void Consume(const Arguments& arguments, int warpgroups, uint8_t* stages,
+                                        Barriers* barriers) {
   using Shape = Config<kColumns>;
-  const int warpgroup = threadIdx.x / ptx::kWarpgroup;
+  const int warpgroup_row = threadIdx.x / ptx::kWarpgroup * kWarpgroupRows;
   const bool is_signaller = threadIdx.x % ptx::kWarp == 0;
-  const uint32_t weight_bytes = arguments.rows.tile_rows * ptx::kSwizzleRowBytes;
-  const Work work(arguments, Shape::kSplit);
+  const uint32_t weight_bytes = arguments.cut.tile_rows * ptx::kSwizzleRowBytes;
   ptx::WaitForEarlierKernels();
   Ring ring = {arguments.stages};
-  for (uint32_t row = work.row; row < work.row_end; row += arguments.rows.tile_rows) {
-    Sums<kColumns> total = {};
-    for (uint32_t part = work.part; part < work.part_end; ++part) {
-      const uint32_t unit_first = arguments.cut.PartFirst(part);
-      const uint32_t unit_end = arguments.cut.PartFirst(part + 1);
-      Sums<kColumns> sums = {};
-      uint32_t stage_before = 0;
-      for (uint32_t unit = unit_first; unit < unit_end; unit += arguments.batch) {
-        const uint8_t* stage = stages + ring.stage * arguments.stage_bytes;
-        uint64_t a =
-            ptx::DescriptorKMajor(stage + warpgroup * kWarpgroupRows * ptx::kSwizzleRowBytes);
-        uint64_t b = ptx::DescriptorKMajor(stage + arguments.batch * weight_bytes);
-        const uint32_t units = min(arguments.batch, unit_end - unit);
-        ptx::BarrierWait(&barriers[ring.stage].full, ring.parity);
-        ptx::WgmmaFence();
-        for (uint32_t u = 0; u < units; ++u) {
-#pragma unroll
-          for (int block = 0; block < Shape::kBlocks; ++block) {
-#pragma unroll
-            for (int step = 0; step < static_cast<int>(Cut::kUnitColumns) / 16; ++step) {
-              ptx::WgmmaKMajor(
-                  sums.value[block], a + step * ptx::kStepK16,
-                  b + block * (Shape::kXBytes / Shape::kBlocks >> 4) + step * ptx::kStepK16);
-            }
-          }
-          a += weight_bytes >> 4;
-          b += Shape::kXBytes >> 4;
-        }
-        ptx::WgmmaCommit();
-        // The stage before this one has been read once its products are done.
-        if (unit > unit_first) {
-          ptx::WgmmaWait<1>();
-          if (is_signaller) ptx::BarrierArrive(&barriers[stage_before].empty);
-        }
-        stage_before = ring.stage;
-        ring.Next();
-      }
-      ptx::WgmmaWait<0>();
-      if (is_signaller) ptx::BarrierArrive(&barriers[stage_before].empty);
+  for (Walk walk(arguments); !walk.done(); walk.NextTile()) {
+    Sums<kColumns> sums = {};
+    uint32_t stage_before = 0;
+    for (uint32_t i = 0; i < walk.part_units(); ++i) {
+      const uint8_t* stage = stages + ring.stage * arguments.stage_bytes;
+      const uint64_t a = ptx::DescriptorKMajor(stage + warpgroup_row * ptx::kSwizzleRowBytes);
+      const uint64_t b = ptx::DescriptorKMajor(stage + weight_bytes);
+      ptx::BarrierWait(&barriers[ring.stage].full, ring.parity);
+      ptx::WgmmaFence();
 #pragma unroll
       for (int block = 0; block < Shape::kBlocks; ++block) {
 #pragma unroll
-        for (int i = 0; i < Sums<kColumns>::kBlockFloats; ++i) {
-          ptx::KeepInPlace(sums.value[block][i]);
-          if (Shape::kSplit) {
-            total.value[block][i] = sums.value[block][i];
-          } else {
-            total.value[block][i] += sums.value[block][i];
-          }
+        for (int step = 0; step < static_cast<int>(Cut::kUnitColumns) / 16; ++step) {
+          ptx::WgmmaKMajor(sums.value[block], a + step * ptx::kStepK16,
+                           b + block * (Shape::kBlockBytes >> 4) + step * ptx::kStepK16);
         }
       }
+      ptx::WgmmaCommit();
+      // The stage before this one has been read once its products are done.
+      if (i > 0) {
+        ptx::WgmmaWait<1>();
+        if (is_signaller) ptx::BarrierArrive(&barriers[stage_before].empty);
+      }
+      stage_before = ring.stage;
+      ring.Next();
     }
-    if (threadIdx.x == 0 && row + arguments.rows.tile_rows >= work.row_end) Stamp(arguments, 5);
-    Sink<kOutput> sink(arguments, row + warpgroup * kWarpgroupRows,
-                       min(row + arguments.rows.tile_rows, work.row_end));
-    if (Shape::kSplit && arguments.cut.parts > 1) {
-      Share<kColumns>(arguments, arrived_last + warpgroup, total, sink);
+    ptx::WgmmaWait<0>();
+    if (is_signaller) ptx::BarrierArrive(&barriers[stage_before].empty);
+#pragma unroll
+    for (int block = 0; block < Shape::kBlocks; ++block) {
+#pragma unroll
+      for (float& value : sums.value[block]) ptx::KeepInPlace(value);
+    }
+    if (threadIdx.x == 0) Stamp(arguments, 5);
+    const Sink<kOutput> sink(arguments, walk.row() + warpgroup_row, walk.row_end());
+    if (arguments.cut.parts > 1) {
+      ptx::NamedSync(1, warpgroups * ptx::kWarpgroup);  // the other one reads the ring no more
+      AddParts<kColumns>(arguments.cut.parts, blockIdx.x % arguments.cut.parts, stages, sums, sink);
     } else {
 #pragma unroll
-      for (int v = 0; v < Shape::kVectors; ++v) sink.Store(total.vector(v));
+      for (int v = 0; v < Shape::kVectors; ++v) sink.Store(v, sums.vector(v));
     }
   }
   if (threadIdx.x == 0) Stamp(arguments, 6);
@@ -401,11 +334,10 @@ __global__ void __launch_bounds__(kThreads, Config<kColumns>::kCtas)
                        const __grid_constant__ Arguments arguments) {
   extern __shared__ uint8_t shared[];
   __shared__ Barriers barriers[kStagesMax];
-  __shared__ uint32_t arrived_last[kWarpgroups];
   const uint32_t address = ptx::SharedAddress(shared);
   uint8_t* stages = shared + (-address & (ptx::kSwizzleAtomBytes - 1));
   // A tile that one warpgroup can multiply needs no second.
-  const int warpgroups = arguments.rows.tile_rows > kWarpgroupRows ? 2 : 1;
+  const int warpgroups = arguments.cut.tile_rows > kWarpgroupRows ? 2 : 1;
   if (threadIdx.x == 0) {
     for (Barriers& stage : barriers) {
       ptx::BarrierInit(&stage.full, 1);
@@ -414,11 +346,10 @@ __global__ void __launch_bounds__(kThreads, Config<kColumns>::kCtas)
     ptx::FenceBarrierInit();
   }
   __syncthreads();
-  const int warpgroup = threadIdx.x / ptx::kWarpgroup;
   if (threadIdx.x == kConsumers) {
     Produce<kColumns>(weight, x, arguments, stages, barriers);
-  } else if (warpgroup < warpgroups) {
-    Consume<kColumns, kOutput>(arguments, stages, barriers, arrived_last);
+  } else if (static_cast<int>(threadIdx.x) < warpgroups * ptx::kWarpgroup) {
+    Consume<kColumns, kOutput>(arguments, warpgroups, stages, barriers);
   }
 }
 
@@ -427,9 +358,7 @@ using Kernel = void (*)(CUtensorMap, CUtensorMap, Arguments);
 // The kernels for one width, one for each output.
 struct Family {
   Kernel kernels[3];
-  bool split;
   int block_columns;
-  uint32_t batch_max;
   uint32_t x_bytes;
   uint32_t ring_bytes;
 };
@@ -440,9 +369,7 @@ constexpr Family FamilyOf() {
   return {{DecodeMatmulKernel<kColumns, DecodeOutput::kBf16>,
            DecodeMatmulKernel<kColumns, DecodeOutput::kFloat>,
            DecodeMatmulKernel<kColumns, DecodeOutput::kFloatAccumulate>},
-          Shape::kSplit,
           Shape::kBlockColumns,
-          Shape::kBatchMax,
           Shape::kXBytes,
           Shape::kRingBytes};
 }
@@ -461,32 +388,29 @@ void Launch(const DecodeMatmulPlan& plan, const void* x, DecodeOutput output, Ar
             cudaStream_t stream) {
   const Family& family = FamilyFor(arguments.columns);
   const CUtensorMap x_map = MakeMatrixMap(x, arguments.columns, plan.k, family.block_columns);
-  arguments.rows = family.split ? plan.cut.split : plan.cut.whole;
-  arguments.batch = std::min(arguments.rows.batch, family.batch_max);
-  const uint32_t weight_bytes = arguments.rows.tile_rows * ptx::kSwizzleRowBytes;
-  arguments.stage_bytes = arguments.batch * (weight_bytes + family.x_bytes);
+  const uint32_t weight_bytes = plan.cut.tile_rows * ptx::kSwizzleRowBytes;
+  arguments.stage_bytes = weight_bytes + family.x_bytes;
   // A warpgroup reads 64 rows of the weight, also where the tile has less.
-  const uint32_t warpgroups = arguments.rows.tile_rows > kWarpgroupRows ? 2 : 1;
-  const uint32_t read_bytes = (arguments.batch - 1) * weight_bytes +
-                              warpgroups * kWarpgroupRows * ptx::kSwizzleRowBytes;
+  const uint32_t warpgroups = plan.cut.tile_rows > kWarpgroupRows ? 2 : 1;
+  const uint32_t read_bytes = warpgroups * kWarpgroupRows * ptx::kSwizzleRowBytes;
   const uint32_t behind = std::max(read_bytes, arguments.stage_bytes) - arguments.stage_bytes;
   arguments.stages = std::min<uint32_t>(
-      kStagesMax,
-      (family.ring_bytes - ptx::kSwizzleAtomBytes - behind) / arguments.stage_bytes);
+      kStagesMax, (family.ring_bytes - ptx::kSwizzleAtomBytes - behind) / arguments.stage_bytes);
 
-  cudaLaunchAttribute early;
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchAttribute attributes[2];
+  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[0].val.programmaticStreamSerializationAllowed = 1;
+  attributes[1].id = cudaLaunchAttributeClusterDimension;
+  attributes[1].val.clusterDim = {plan.cut.parts, 1, 1};
   cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(arguments.rows.groups * (family.split ? plan.cut.parts : 1));
+  config.gridDim = dim3(plan.cut.groups * plan.cut.parts);
   config.blockDim = dim3(kThreads);
   config.dynamicSmemBytes = family.ring_bytes;
   config.stream = stream;
-  config.attrs = &early;
-  config.numAttrs = 1;
-  CudaCheck(cudaLaunchKernelEx(&config, family.kernels[static_cast<int>(output)],
-                               family.split ? plan.split_weight : plan.whole_weight, x_map,
-                               arguments),
+  config.attrs = attributes;
+  config.numAttrs = 2;
+  CudaCheck(cudaLaunchKernelEx(&config, family.kernels[static_cast<int>(output)], plan.weight,
+                               x_map, arguments),
             "decode product");
 }
 
@@ -499,32 +423,36 @@ DecodeMatmulPlan PlanDecodeMatmul(const void* weight, int64_t n, int64_t k, int 
   plan.n = n;
   plan.k = k;
   plan.cut = CutDecodeMatmul(n, k, multiprocessors);
-  plan.whole_weight = MakeMatrixMap(weight, n, k, plan.cut.whole.tile_rows);
-  plan.split_weight = MakeMatrixMap(weight, n, k, plan.cut.split.tile_rows);
+  plan.weight = MakeMatrixMap(weight, n, k, plan.cut.tile_rows);
   for (const Family& family : kFamilies) {
     for (const Kernel kernel : family.kernels) {
-      CudaCheck(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                     cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                     family.ring_bytes),
-                "shared memory of the decode product");
+      CudaCheck(
+          cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                               cudaFuncAttributeMaxDynamicSharedMemorySize, family.ring_bytes),
+          "shared memory of the decode product");
     }
   }
   return plan;
 }
 
-int64_t DecodeMatmulPartialBytes(int64_t rows, int multiprocessors) {
-  int64_t columns = kColumnsMin;
-  while (columns < std::min(rows, kRowsMax)) columns *= 2;
-  return multiprocessors * int64_t{Cut::kTileRows} * columns * int64_t{sizeof(float)};
-}
-
-int64_t DecodeMatmulArrivalBytes(int multiprocessors) {
-  return multiprocessors * kWarpgroups * int64_t{sizeof(uint32_t)};
+int DecodeMatmulClusters(int parts, int64_t rows) {
+  const Family& family = FamilyFor(rows);
+  cudaLaunchAttribute attribute;
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim = {static_cast<unsigned>(parts), 1, 1};
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(128);
+  config.blockDim = dim3(kThreads);
+  config.dynamicSmemBytes = family.ring_bytes;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  int clusters = 0;
+  CudaCheck(cudaOccupancyMaxActiveClusters(&clusters, family.kernels[0], &config), "clusters");
+  return clusters;
 }
 
 void LaunchDecodeMatmul(const DecodeMatmulPlan& plan, const void* x, int64_t rows,
-                        const float* bias, void* out, DecodeOutput output,
-                        const DecodeMatmulWorkspace& workspace, cudaStream_t stream) {
+                        const float* bias, void* out, DecodeOutput output, cudaStream_t stream) {
   const int64_t out_bytes = output == DecodeOutput::kBf16 ? sizeof(__nv_bfloat16) : sizeof(float);
   for (int64_t row = 0; row < rows; row += kRowsMax) {
     Arguments arguments;
@@ -533,8 +461,6 @@ void LaunchDecodeMatmul(const DecodeMatmulPlan& plan, const void* x, int64_t row
     arguments.columns = static_cast<int>(std::min(rows - row, kRowsMax));
     arguments.bias = bias;
     arguments.out = static_cast<std::byte*>(out) + row * plan.n * out_bytes;
-    arguments.partials = reinterpret_cast<float4*>(workspace.partials);
-    arguments.arrivals = workspace.arrivals;
     arguments.knobs = decode_matmul_knobs;
     if (decode_matmul_knobs.trace != nullptr) decode_matmul_knobs.trace += 132 * 8;
     Launch(plan, static_cast<const __nv_bfloat16*>(x) + row * plan.k, output, arguments, stream);

@@ -29,6 +29,7 @@ struct DecodeMatmulKnobs {
   uint64_t* trace = nullptr;
 };
 extern DecodeMatmulKnobs decode_matmul_knobs;
+int DecodeMatmulClusters(int parts, int64_t rows);
 
 enum class DecodeOutput : uint8_t {
   kBf16,            // out = product
@@ -38,8 +39,7 @@ enum class DecodeOutput : uint8_t {
 
 // What is made once for a weight: where it is and how it is cut.
 struct DecodeMatmulPlan {
-  CUtensorMap whole_weight;
-  CUtensorMap split_weight;
+  CUtensorMap weight;
   int64_t n = 0;
   int64_t k = 0;
   DecodeMatmulCut cut;
@@ -49,22 +49,9 @@ struct DecodeMatmulPlan {
 // `multiprocessors`; k is a multiple of 8.
 DecodeMatmulPlan PlanDecodeMatmul(const void* weight, int64_t n, int64_t k, int multiprocessors);
 
-// Memory that launches of one stream share. `arrivals` is filled with zeros once, before the first
-// launch; each launch leaves it so.
-struct DecodeMatmulWorkspace {
-  float* partials = nullptr;
-  uint32_t* arrivals = nullptr;
-};
-
-// What launches of up to `rows` rows on a device of `multiprocessors`, and plans of up to `n`,
-// need.
-int64_t DecodeMatmulPartialBytes(int64_t rows, int multiprocessors);
-int64_t DecodeMatmulArrivalBytes(int multiprocessors);
-
 // Queues the product. `x` [rows, k] bf16, 16-byte aligned; `bias` [n] or null; `out` [rows, n] of
 // the kind `output` says.
 void LaunchDecodeMatmul(const DecodeMatmulPlan& plan, const void* x, int64_t rows,
-                        const float* bias, void* out, DecodeOutput output,
-                        const DecodeMatmulWorkspace& workspace, cudaStream_t stream);
+                        const float* bias, void* out, DecodeOutput output, cudaStream_t stream);
 
 }  // namespace longhaul

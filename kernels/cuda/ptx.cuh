@@ -147,16 +147,6 @@ __device__ __forceinline__ void TmaLoad4d(void* to, const CUtensorMap* map, uint
       : "memory");
 }
 
-// Has the box fetched into the L2 cache, and waits for nothing.
-__device__ __forceinline__ void TmaPrefetch2d(const CUtensorMap* map, int32_t c0, int32_t c1,
-                                              uint64_t policy = kEvictNormal) {
-  asm volatile(
-      "cp.async.bulk.prefetch.tensor.2d.L2.global.tile.L2::cache_hint [%0, {%1, %2}], %3;" ::"l"(
-          map),
-      "r"(c0), "r"(c1), "l"(policy)
-      : "memory");
-}
-
 // Plain bytes (a multiple of 16, both ends 16-byte aligned) into shared memory.
 __device__ __forceinline__ void BulkLoad(void* to, const void* from, uint32_t bytes,
                                          uint64_t* barrier) {
@@ -217,16 +207,26 @@ __device__ __forceinline__ uint64_t DescriptorMnMajor(const void* tile,
          (uint64_t{column_tile_bytes >> 4} << 16) | ((address & 0x3FFFF) >> 4);
 }
 
-// Adds to a counter in global memory and returns what it was. What the block wrote before (and
-// passed a barrier with this thread) is seen by who adds later, and what those who added before
-// wrote is seen by the block behind its next barrier.
-__device__ __forceinline__ uint32_t AddAcquireRelease(uint32_t* counter, uint32_t value) {
-  uint32_t before;
-  asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;"
-               : "=r"(before)
-               : "l"(counter), "r"(value)
+// --- clusters
+// ---------------------------------------------------------------------------------------
+
+// All threads of the cluster that have not exited meet; what they wrote before is seen after.
+__device__ __forceinline__ void ClusterSync() {
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+// Reads what lies at `address` (SharedAddress of this block) in the shared memory of block `rank`
+// of the cluster.
+__device__ __forceinline__ float4 LoadOfCluster(uint32_t address, uint32_t rank) {
+  uint32_t there;
+  float4 value;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
+  asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(value.x), "=f"(value.y), "=f"(value.z), "=f"(value.w)
+               : "r"(there)
                : "memory");
-  return before;
+  return value;
 }
 
 // --- registers, launches

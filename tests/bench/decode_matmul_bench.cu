@@ -70,11 +70,6 @@ class Bench {
     CudaCheck(cudaEventCreate(&end_), "cudaEventCreate");
     x_ = RandomMatrix(kRowsMax * kWidthMax, 1);
     out_ = Allocate<float>(kRowsMax * kVocabulary);
-    workspace_.partials =
-        Allocate<float>(DecodeMatmulPartialBytes(kRowsMax, multiprocessors_) / sizeof(float));
-    workspace_.arrivals =
-        Allocate<uint32_t>(DecodeMatmulArrivalBytes(multiprocessors_) / sizeof(uint32_t));
-    CudaCheck(cudaMemset(workspace_.arrivals, 0, DecodeMatmulArrivalBytes(multiprocessors_)), "memset");
     CudaCheck(cudaMemset(out_, 0, kRowsMax * kVocabulary * sizeof(float)), "memset");
     CublasCheck(cublasCreate(&cublas_));
     CublasCheck(cublasSetStream(cublas_, stream_));
@@ -83,6 +78,8 @@ class Bench {
         cublasSetWorkspace(cublas_, Allocate<std::byte>(kCublasWorkspace), kCublasWorkspace));
     decode_matmul_knobs.streaming = Allocate<uint32_t>(64);
     CudaCheck(cudaMemset(decode_matmul_knobs.streaming, 0, 256), "memset");
+    decode_matmul_knobs.delay = 65;
+    decode_matmul_knobs.trigger = 1;
     CudaCheck(cudaDeviceSynchronize(), "setup");
   }
 
@@ -117,7 +114,7 @@ class Bench {
     for (const int ctas : {2, 3, 4}) {
       const double us = ReplayUs([&] {
         ReadAll<<<multiprocessors_ * ctas, 512, 0, stream_>>>(reinterpret_cast<const uint4*>(data),
-                                                              kBytes / 16, workspace_.arrivals);
+                                                              kBytes / 16, reinterpret_cast<uint32_t*>(out_));
       });
       best = std::max(best, kBytes / us / 1e6);
     }
@@ -126,7 +123,7 @@ class Bench {
   }
 
   void Queue(const DecodeMatmulPlan& plan, int64_t rows, DecodeOutput output) {
-    LaunchDecodeMatmul(plan, x_, rows, nullptr, out_, output, workspace_, stream_);
+    LaunchDecodeMatmul(plan, x_, rows, nullptr, out_, output, stream_);
   }
 
   void QueueCublas(const __nv_bfloat16* weight, int64_t n, int64_t k, int64_t rows) {
@@ -231,8 +228,9 @@ class Bench {
       CudaCheck(cudaMemset(saved.streaming, 0, 4), "memset");
     };
 run("base");
-    k.trigger = 1; run("trigger after wait");
-    for (const uint32_t t : {0, 1}) for (const uint32_t d : {1, 17, 33, 65, 97, 121}) {
+    k.delay = 0; k.trigger = 0; run("no delay, trigger 0");
+    k.delay = 0; k.trigger = 1; run("no delay, trigger 1");
+    for (const uint32_t t : {0, 1}) for (const uint32_t d : {1, 33, 65, 97}) {
       k.delay = d; k.trigger = t;
       char name[80]; std::snprintf(name, 80, "delay until %u stream, trigger %u", d - 1, t);
       run(name);
@@ -250,7 +248,7 @@ run("base");
     uint64_t* trace = Allocate<uint64_t>(14 * kCtas * 8);
     const DecodeMatmulKnobs saved = decode_matmul_knobs;
     CudaCheck(cudaMemset(trace, 0, 14 * kCtas * 64), "memset");
-    for (const int64_t rows : rows_list) for (const uint32_t delay : {0, 1}) {
+    for (const int64_t rows : rows_list) for (const uint32_t delay : {0, 65}) {
       const auto queue = [&] {
         decode_matmul_knobs.trace = trace;
         for (size_t i = 0; i < plans.size(); ++i) {
@@ -264,7 +262,7 @@ run("base");
       CudaCheck(cudaMemcpy(t.data(), trace, t.size() * 8, cudaMemcpyDefault), "copy");
       uint64_t zero = ~uint64_t{0};
       for (int c = 0; c < kCtas; ++c) if (t[(4 * kCtas + c) * 8] != 0) zero = std::min(zero, t[(4 * kCtas + c) * 8]);
-      std::printf("trace rows %ld delay %u, %.1f us: min-max of start, fill, wait over, 1st refill, issued, summed, end\n", rows, delay, us);
+      std::printf("trace rows %ld delay %u, %.1f us: min-max of start, fill, wait over, issued, summed, end\n", rows, delay, us);
       for (int i = 4; i < 10; ++i) {
         std::printf("%5ldx%-5ld", plans[i].n, plans[i].k);
         for (int s = 0; s < 7; ++s) {
@@ -274,7 +272,7 @@ run("base");
             const double at = (static_cast<double>(t[(i * kCtas + c) * 8 + s]) - static_cast<double>(zero)) / 1000;
             low = std::min(low, at); high = std::max(high, at);
           }
-          std::printf(" %6.1f-%-6.1f", low, high);
+          if (s != 3) std::printf(" %6.1f-%-6.1f", low, high);
         }
         std::printf("\n");
       }
@@ -289,7 +287,6 @@ run("base");
   cublasHandle_t cublas_;
   __nv_bfloat16* x_;
   float* out_;
-  DecodeMatmulWorkspace workspace_;
 };
 
 }  // namespace
@@ -299,6 +296,8 @@ int main(int argc, char** argv) {
   longhaul::Bench bench;
   const double ceiling = bench.ReadCeiling();
   std::printf("plain reading: %.3f TB/s\n", ceiling);
+  longhaul::PlanDecodeMatmul(longhaul::RandomMatrix(64 * 64, 1), 64, 64, 132);
+  for (int rows : {16, 128}) std::printf("clusters of 1, 2, 4 at rows %d: %d %d %d\n", rows, longhaul::DecodeMatmulClusters(1, rows), longhaul::DecodeMatmulClusters(2, rows), longhaul::DecodeMatmulClusters(4, rows));
   std::vector<std::string> what(argv + 1, argv + argc);
   for (const std::string& part : what) {
     if (part == "model") bench.Model(ceiling, {1, 16, 32, 64, 128, 256});

@@ -90,15 +90,12 @@ class Product {
         weight_(shape.n * shape.k),
         x_(kRowsMax * shape.k),
         bias_(shape.n),
-        partials_(DecodeMatmulPartialBytes(kRowsMax, multiprocessors) / sizeof(float)),
-        arrivals_(DecodeMatmulArrivalBytes(multiprocessors) / sizeof(uint32_t)),
         out_((kRowsMax + 1) * shape.n) {
     Fill(weight_, kSeed + shape.n);
     Fill(x_, kSeed + 1 + shape.k);
     bias_host_.resize(shape.n);
     for (int64_t i = 0; i < shape.n; ++i) bias_host_[i] = 8 * HashedValue(kSeed + 2, i);
     bias_.Set(bias_host_);
-    arrivals_.FillBytes(0);
     plan_ = PlanDecodeMatmul(weight_.data(), shape.n, shape.k, multiprocessors);
   }
 
@@ -154,8 +151,6 @@ class Product {
   DeviceArray<__nv_bfloat16> weight_;
   DeviceArray<__nv_bfloat16> x_;
   DeviceArray<float> bias_;
-  DeviceArray<float> partials_;
-  DeviceArray<uint32_t> arrivals_;
   DeviceArray<float> out_;
   std::vector<float> bias_host_;
   DecodeMatmulPlan plan_;
