@@ -28,7 +28,8 @@ using Cut = DecodeMatmulCut;
 constexpr int kWarpgroups = 2;  // that multiply
 constexpr int kWarpgroupRows = 64;
 constexpr int kConsumers = kWarpgroups * ptx::kWarpgroup;
-constexpr int kThreads = kConsumers + ptx::kWarp;
+constexpr uint32_t kProducers = 2;  // one thread alone does not keep a multiprocessor's copies coming
+constexpr int kThreads = kConsumers + kProducers * ptx::kWarp;
 constexpr int kWarpsOfGroup = ptx::kWarpgroup / ptx::kWarp;
 constexpr int kStagesMax = 8;
 constexpr int kProductColumnsMax = 128;  // of one wgmma; wider x is multiplied in blocks
@@ -107,15 +108,15 @@ class Walk {
   uint32_t unit_;
 };
 
-// A ring whose length is known at run time.
+// A ring whose length is known at run time. Round r of a stage ends phase r of its barriers.
 struct Ring {
   uint32_t stages;
   uint32_t stage = 0;
-  uint32_t parity = 0;
+  uint32_t round = 0;
   __device__ __forceinline__ void Next() {
     if (++stage == stages) {
       stage = 0;
-      parity ^= 1;
+      ++round;
     }
   }
 };
@@ -123,8 +124,8 @@ struct Ring {
 // The copying thread. Weights may be read at once, x only when the kernels before have ended.
 template <int kColumns>
 __device__ __forceinline__ void Produce(const CUtensorMap& weight, const CUtensorMap& x,
-                                        const Arguments& arguments, uint8_t* stages,
-                                        Barriers* barriers) {
+                                        const Arguments& arguments, uint32_t producer,
+                                        uint8_t* stages, Barriers* barriers) {
   using Shape = Config<kColumns>;
   const uint32_t weight_bytes = arguments.cut.tile_rows * ptx::kSwizzleRowBytes;
   const auto load_weight = [&](const Walk& walk, uint32_t stage) {
@@ -144,30 +145,41 @@ __device__ __forceinline__ void Produce(const CUtensorMap& weight, const CUtenso
   ptx::PrefetchTensorMap(&weight);
   ptx::PrefetchTensorMap(&x);
   const DecodeMatmulKnobs& knobs = arguments.knobs;
-  Stamp(arguments, 0);
+  if (producer == 0) Stamp(arguments, 0);
   if (Shape::kCtas == 2 && knobs.delay != 0) {
     for (int i = 0; i < 4000; ++i) {
       if (*static_cast<volatile uint32_t*>(knobs.streaming) <= knobs.delay - 1) break;
       __nanosleep(20);
     }
   }
-  Stamp(arguments, 1);
+  if (producer == 0) Stamp(arguments, 1);
   Walk walk(arguments);
-  uint32_t early = 0;
-  for (; early < arguments.stages && !walk.done(); ++early, walk.Next()) load_weight(walk, early);
+  Ring ring = {arguments.stages};
+  const auto skip = [&](uint32_t stages_to_skip) {
+    for (uint32_t i = 0; i < stages_to_skip && !walk.done(); ++i) {
+      walk.Next();
+      ring.Next();
+    }
+  };
+  // The ring's first round needs no room made.
+  for (skip(producer); ring.round == 0 && !walk.done(); skip(kProducers)) {
+    load_weight(walk, ring.stage);
+  }
   if (Shape::kCtas == 2 && knobs.delay != 0) atomicAdd(knobs.streaming, 1);
   if (knobs.trigger == 0) ptx::LetLaterKernelsStart();
   ptx::WaitForEarlierKernels();
-  Stamp(arguments, 2);
+  if (producer == 0) Stamp(arguments, 2);
   if (knobs.trigger == 1) ptx::LetLaterKernelsStart();
   Walk x_walk(arguments);
-  for (uint32_t stage = 0; stage < early; ++stage, x_walk.Next()) load_x(x_walk, stage);
-  for (Ring ring = {arguments.stages}; !walk.done(); ring.Next(), walk.Next()) {
-    ptx::BarrierWait(&barriers[ring.stage].empty, ring.parity);
+  for (uint32_t stage = 0; stage < arguments.stages && !x_walk.done(); ++stage, x_walk.Next()) {
+    if (stage % kProducers == producer) load_x(x_walk, stage);
+  }
+  for (; !walk.done(); skip(kProducers)) {
+    ptx::BarrierWait(&barriers[ring.stage].empty, (ring.round & 1) ^ 1);
     load_weight(walk, ring.stage);
     load_x(walk, ring.stage);
   }
-  Stamp(arguments, 4);
+  if (producer == 0) Stamp(arguments, 4);
   if (Shape::kCtas == 2 && knobs.delay != 0) atomicSub(knobs.streaming, 1);
 }
 
@@ -288,7 +300,7 @@ __device__ __forceinline__ void Consume(const Arguments& arguments, int warpgrou
       const uint8_t* stage = stages + ring.stage * arguments.stage_bytes;
       const uint64_t a = ptx::DescriptorKMajor(stage + warpgroup_row * ptx::kSwizzleRowBytes);
       const uint64_t b = ptx::DescriptorKMajor(stage + weight_bytes);
-      ptx::BarrierWait(&barriers[ring.stage].full, ring.parity);
+      ptx::BarrierWait(&barriers[ring.stage].full, ring.round & 1);
       ptx::WgmmaFence();
 #pragma unroll
       for (int block = 0; block < Shape::kBlocks; ++block) {
@@ -346,8 +358,11 @@ __global__ void __launch_bounds__(kThreads, Config<kColumns>::kCtas)
     ptx::FenceBarrierInit();
   }
   __syncthreads();
-  if (threadIdx.x == kConsumers) {
-    Produce<kColumns>(weight, x, arguments, stages, barriers);
+  if (threadIdx.x >= kConsumers) {
+    const uint32_t producer = (threadIdx.x - kConsumers) / ptx::kWarp;
+    if (threadIdx.x % ptx::kWarp == 0) {
+      Produce<kColumns>(weight, x, arguments, producer, stages, barriers);
+    }
   } else if (static_cast<int>(threadIdx.x) < warpgroups * ptx::kWarpgroup) {
     Consume<kColumns, kOutput>(arguments, warpgroups, stages, barriers);
   }
