@@ -102,7 +102,7 @@ class Product {
   void Queue(const __nv_bfloat16* x, int64_t rows, bool with_bias, DecodeOutput output, void* out,
              cudaStream_t stream) {
     LaunchDecodeMatmul(plan_, x, rows, with_bias ? bias_.data() : nullptr, out, output,
-                       {partials_.data(), arrivals_.data()}, stream);
+                       stream);
   }
 
   // Rows [first, first + rows) of the product with x, in 32-bit words ([rows, n] floats, or bf16
