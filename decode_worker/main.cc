@@ -6,6 +6,7 @@
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
+#include "absl/strings/str_cat.h"
 #include "common/base/log.h"
 #include "common/base/random.h"
 #include "common/base/status.h"
@@ -47,6 +48,9 @@ ABSL_FLAG(bool, local_fallback, true,
           "compute a prompt here when no prefill worker can; false refuses it");
 ABSL_FLAG(int64_t, chunk_tokens, 512, "tokens of the transfer unit; a multiple of --block_tokens");
 ABSL_FLAG(int, window_chunks, 4, "transfer units granted ahead of what has arrived");
+ABSL_FLAG(int64_t, heartbeat_ms, 2000,
+          "how often a prefill worker and this one say that they live; five times without a word "
+          "end an attempt");
 ABSL_FLAG(std::string, ucx_transports, longhaul::UcxOptions().transports,
           "what UCX may use, as in UCX_TLS");
 ABSL_FLAG(double, drain_s, 10, "how long a stopping worker finishes what it has accepted");
@@ -59,6 +63,10 @@ absl::Status Main() {
   BlockStopSignals();
   const std::string name = absl::GetFlag(FLAGS_name);
   InitLog(name, LogLevel::kInfo);
+  if (absl::GetFlag(FLAGS_heartbeat_ms) < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--heartbeat_ms=", absl::GetFlag(FLAGS_heartbeat_ms), "; use 1 or more"));
+  }
   CpuBackendOptions backend_options;
   backend_options.threads = absl::GetFlag(FLAGS_threads);
   LH_ASSIGN_OR_RETURN(backend_options.cores, ParseCores(absl::GetFlag(FLAGS_cores)));
@@ -99,8 +107,11 @@ absl::Status Main() {
   options.scheduler.batch_sequences_max = absl::GetFlag(FLAGS_batch_sequences_max);
   options.hand_off.chunk_tokens = absl::GetFlag(FLAGS_chunk_tokens);
   options.hand_off.window_chunks = absl::GetFlag(FLAGS_window_chunks);
+  options.hand_off.heartbeat_us = absl::GetFlag(FLAGS_heartbeat_ms) * 1000;
 
-  ThreadLoop loop({.name = "loop"});
+  // gRPC's threads share it: their last call may end after the client has gone.
+  const auto owned_loop = std::make_shared<ThreadLoop>(ThreadLoopOptions{.name = "loop"});
+  ThreadLoop& loop = *owned_loop;
   std::unique_ptr<TransferEngine> engine;
   std::unique_ptr<ModelExecutor> executor;
   std::unique_ptr<PrefillClient> prefill_client;
@@ -112,7 +123,7 @@ absl::Status Main() {
     executor =
         std::make_unique<ModelExecutor>(loop, *backend, model->decoder(), model->pool(),
                                         ThreadLoopOptions{.name = "device", .core = device_core});
-    prefill_client = MakeGrpcPrefillClient(&loop);
+    prefill_client = MakeGrpcPrefillClient(owned_loop);
     worker = std::make_unique<DecodeWorker>(options, &loop, executor.get(), engine.get(),
                                             prefill_client.get(), model->pool());
     feed = std::make_unique<DecodeMetricsFeed>(

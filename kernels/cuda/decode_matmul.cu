@@ -28,7 +28,8 @@ using Cut = DecodeMatmulCut;
 constexpr int kWarpgroups = 2;  // that multiply
 constexpr int kWarpgroupRows = 64;
 constexpr int kConsumers = kWarpgroups * ptx::kWarpgroup;
-constexpr uint32_t kProducers = 2;  // one thread alone does not keep a multiprocessor's copies coming
+constexpr uint32_t kProducers =
+    2;  // one thread alone does not keep a multiprocessor's copies coming
 constexpr int kThreads = kConsumers + kProducers * ptx::kWarp;
 constexpr int kWarpsOfGroup = ptx::kWarpgroup / ptx::kWarp;
 constexpr int kStagesMax = 8;

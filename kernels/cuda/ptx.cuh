@@ -45,6 +45,49 @@ __device__ __forceinline__ void BarrierInit(uint64_t* barrier, uint32_t arrivals
                "r"(arrivals));
 }
 
+// --- clusters
+// -------------------------------------------------------------------------------------
+
+__device__ __forceinline__ uint32_t ClusterRank() {
+  uint32_t rank;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+
+// All threads of all blocks of the cluster. Also orders their accesses to each other's shared
+// memory.
+__device__ __forceinline__ void ClusterSync() {
+  asm volatile(
+      "barrier.cluster.arrive.release.aligned;\n"
+      "barrier.cluster.wait.acquire.aligned;" ::
+          : "memory");
+}
+
+// Reads what lies at `address` (SharedAddress of this block) in the shared memory of block `rank`
+// of the cluster.
+__device__ __forceinline__ float4 LoadOfCluster(uint32_t address, uint32_t rank) {
+  uint32_t there;
+  float4 value;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
+  asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(value.x), "=f"(value.y), "=f"(value.z), "=f"(value.w)
+               : "r"(there)
+               : "memory");
+  return value;
+}
+
+// Arrives at the barrier that lies at the same place in block `rank` of the cluster.
+__device__ __forceinline__ void BarrierArriveAt(uint64_t* barrier, uint32_t rank) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 there;\n"
+      "mapa.shared::cluster.u32 there, %0, %1;\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
+      "}\n" ::"r"(SharedAddress(barrier)),
+      "r"(rank)
+      : "memory");
+}
+
 // Makes barriers that were just initialised known to the copy engine (and to a cluster).
 __device__ __forceinline__ void FenceBarrierInit() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
@@ -147,6 +190,21 @@ __device__ __forceinline__ void TmaLoad4d(void* to, const CUtensorMap* map, uint
       : "memory");
 }
 
+// The same into every block of the cluster whose bit is set in `blocks`, at the same place; each
+// one's own barrier counts the bytes.
+__device__ __forceinline__ void TmaLoad4dMulticast(void* to, const CUtensorMap* map,
+                                                   uint64_t* barrier, int32_t c0, int32_t c1,
+                                                   int32_t c2, int32_t c3, uint16_t blocks,
+                                                   uint64_t policy = kEvictNormal) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes"
+      ".multicast::cluster.L2::cache_hint [%0], [%1, {%3, %4, %5, %6}], [%2], %7, %8;" ::"r"(
+          SharedAddress(to)),
+      "l"(map), "r"(SharedAddress(barrier)), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "h"(blocks),
+      "l"(policy)
+      : "memory");
+}
+
 // Plain bytes (a multiple of 16, both ends 16-byte aligned) into shared memory.
 __device__ __forceinline__ void BulkLoad(void* to, const void* from, uint32_t bytes,
                                          uint64_t* barrier) {
@@ -207,26 +265,41 @@ __device__ __forceinline__ uint64_t DescriptorMnMajor(const void* tile,
          (uint64_t{column_tile_bytes >> 4} << 16) | ((address & 0x3FFFF) >> 4);
 }
 
-// --- clusters
-// ---------------------------------------------------------------------------------------
+// --- mma.sync
+// -------------------------------------------------------------------------------------
 
-// All threads of the cluster that have not exited meet; what they wrote before is seen after.
-__device__ __forceinline__ void ClusterSync() {
-  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
-
-// Reads what lies at `address` (SharedAddress of this block) in the shared memory of block `rank`
-// of the cluster.
-__device__ __forceinline__ float4 LoadOfCluster(uint32_t address, uint32_t rank) {
-  uint32_t there;
-  float4 value;
-  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
-  asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
-               : "=f"(value.x), "=f"(value.y), "=f"(value.z), "=f"(value.w)
-               : "r"(there)
+// Four matrices of 8 x 8 bf16: lane l gives the address of row l % 8 of matrix l / 8, and receives
+// of each matrix row l / 4, columns 2 (l % 4) and the next.
+__device__ __forceinline__ void LoadMatrices(uint32_t (&matrices)[4], uint32_t row_address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(matrices[0]), "=r"(matrices[1]), "=r"(matrices[2]), "=r"(matrices[3])
+               : "r"(row_address)
                : "memory");
-  return value;
+}
+// The same, each matrix transposed on the way.
+__device__ __forceinline__ void LoadMatricesTransposed(uint32_t (&matrices)[4],
+                                                       uint32_t row_address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(matrices[0]), "=r"(matrices[1]), "=r"(matrices[2]), "=r"(matrices[3])
+               : "r"(row_address)
+               : "memory");
+}
+// Transposes a matrix of 8 x 8 bf16 that a warp holds in that way.
+__device__ __forceinline__ uint32_t TransposeMatrix(uint32_t matrix) {
+  uint32_t transposed;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(transposed) : "r"(matrix));
+  return transposed;
+}
+// d [16, 8] += a [16, 16] b [16, 8]. a is its quarters (rows 0-7, columns 0-7), (8-15, 0-7),
+// (0-7, 8-15), (8-15, 8-15); b is its halves, transposed; lane l holds of d rows l / 4 and l / 4 +
+// 8, columns 2 (l % 4) and the next.
+__device__ __forceinline__ void MultiplyAddBf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
+                                                uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 // --- registers, launches
@@ -254,7 +327,7 @@ __device__ __forceinline__ void LetLaterKernelsStart() {
 
 __device__ __forceinline__ float Exp2(float x) {
   float y;
-  asm volatile("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
 

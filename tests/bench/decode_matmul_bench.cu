@@ -113,8 +113,8 @@ class Bench {
     double best = 0;
     for (const int ctas : {2, 3, 4}) {
       const double us = ReplayUs([&] {
-        ReadAll<<<multiprocessors_ * ctas, 512, 0, stream_>>>(reinterpret_cast<const uint4*>(data),
-                                                              kBytes / 16, reinterpret_cast<uint32_t*>(out_));
+        ReadAll<<<multiprocessors_ * ctas, 512, 0, stream_>>>(
+            reinterpret_cast<const uint4*>(data), kBytes / 16, reinterpret_cast<uint32_t*>(out_));
       });
       best = std::max(best, kBytes / us / 1e6);
     }
@@ -227,14 +227,21 @@ class Bench {
       k = saved;
       CudaCheck(cudaMemset(saved.streaming, 0, 4), "memset");
     };
-run("base");
-    k.delay = 0; k.trigger = 0; run("no delay, trigger 0");
-    k.delay = 0; k.trigger = 1; run("no delay, trigger 1");
-    for (const uint32_t t : {0, 1}) for (const uint32_t d : {1, 65, 129, 193}) {
-      k.delay = d; k.trigger = t;
-      char name[80]; std::snprintf(name, 80, "delay until %u stream, trigger %u", d - 1, t);
-      run(name);
-    }
+    run("base");
+    k.delay = 0;
+    k.trigger = 0;
+    run("no delay, trigger 0");
+    k.delay = 0;
+    k.trigger = 1;
+    run("no delay, trigger 1");
+    for (const uint32_t t : {0, 1})
+      for (const uint32_t d : {1, 65, 129, 193}) {
+        k.delay = d;
+        k.trigger = t;
+        char name[80];
+        std::snprintf(name, 80, "delay until %u stream, trigger %u", d - 1, t);
+        run(name);
+      }
   }
 
   void Trace(const std::vector<int64_t>& rows_list) {
@@ -248,35 +255,43 @@ run("base");
     uint64_t* trace = Allocate<uint64_t>(14 * kCtas * 8);
     const DecodeMatmulKnobs saved = decode_matmul_knobs;
     CudaCheck(cudaMemset(trace, 0, 14 * kCtas * 64), "memset");
-    for (const int64_t rows : rows_list) for (const uint32_t delay : {129}) {
-      const auto queue = [&] {
-        decode_matmul_knobs.trace = trace;
-        for (size_t i = 0; i < plans.size(); ++i) {
-          Queue(plans[i], rows, i % 2 ? DecodeOutput::kFloatAccumulate : DecodeOutput::kBf16);
-        }
-      };
-      decode_matmul_knobs.delay = delay;
-      const double us = ReplayUs(queue);
-      decode_matmul_knobs = saved;
-      std::vector<uint64_t> t(12 * kCtas * 8);
-      CudaCheck(cudaMemcpy(t.data(), trace, t.size() * 8, cudaMemcpyDefault), "copy");
-      uint64_t zero = ~uint64_t{0};
-      for (int c = 0; c < kCtas; ++c) if (t[(4 * kCtas + c) * 8] != 0) zero = std::min(zero, t[(4 * kCtas + c) * 8]);
-      std::printf("trace rows %ld delay %u, %.1f us: min-max of start, fill, wait over, issued, summed, end\n", rows, delay, us);
-      for (int i = 4; i < 10; ++i) {
-        std::printf("%5ldx%-5ld", plans[i].n, plans[i].k);
-        for (int s = 0; s < 7; ++s) {
-          double low = 1e30, high = -1e30;
-          for (int c = 0; c < kCtas; ++c) {
-            if (t[(i * kCtas + c) * 8 + s] == 0) continue;
-            const double at = (static_cast<double>(t[(i * kCtas + c) * 8 + s]) - static_cast<double>(zero)) / 1000;
-            low = std::min(low, at); high = std::max(high, at);
+    for (const int64_t rows : rows_list)
+      for (const uint32_t delay : {129}) {
+        const auto queue = [&] {
+          decode_matmul_knobs.trace = trace;
+          for (size_t i = 0; i < plans.size(); ++i) {
+            Queue(plans[i], rows, i % 2 ? DecodeOutput::kFloatAccumulate : DecodeOutput::kBf16);
           }
-          if (s != 3) std::printf(" %6.1f-%-6.1f", low, high);
+        };
+        decode_matmul_knobs.delay = delay;
+        const double us = ReplayUs(queue);
+        decode_matmul_knobs = saved;
+        std::vector<uint64_t> t(12 * kCtas * 8);
+        CudaCheck(cudaMemcpy(t.data(), trace, t.size() * 8, cudaMemcpyDefault), "copy");
+        uint64_t zero = ~uint64_t{0};
+        for (int c = 0; c < kCtas; ++c)
+          if (t[(4 * kCtas + c) * 8] != 0) zero = std::min(zero, t[(4 * kCtas + c) * 8]);
+        std::printf(
+            "trace rows %ld delay %u, %.1f us: min-max of start, fill, wait over, issued, summed, "
+            "end\n",
+            rows, delay, us);
+        for (int i = 4; i < 10; ++i) {
+          std::printf("%5ldx%-5ld", plans[i].n, plans[i].k);
+          for (int s = 0; s < 7; ++s) {
+            double low = 1e30, high = -1e30;
+            for (int c = 0; c < kCtas; ++c) {
+              if (t[(i * kCtas + c) * 8 + s] == 0) continue;
+              const double at =
+                  (static_cast<double>(t[(i * kCtas + c) * 8 + s]) - static_cast<double>(zero)) /
+                  1000;
+              low = std::min(low, at);
+              high = std::max(high, at);
+            }
+            if (s != 3) std::printf(" %6.1f-%-6.1f", low, high);
+          }
+          std::printf("\n");
         }
-        std::printf("\n");
       }
-    }
   }
 
  private:
@@ -297,7 +312,10 @@ int main(int argc, char** argv) {
   const double ceiling = bench.ReadCeiling();
   std::printf("plain reading: %.3f TB/s\n", ceiling);
   longhaul::PlanDecodeMatmul(longhaul::RandomMatrix(64 * 64, 1), 64, 64, 132);
-  for (int rows : {16, 128}) std::printf("clusters of 1, 2, 4 at rows %d: %d %d %d\n", rows, longhaul::DecodeMatmulClusters(1, rows), longhaul::DecodeMatmulClusters(2, rows), longhaul::DecodeMatmulClusters(4, rows));
+  for (int rows : {16, 128})
+    std::printf("clusters of 1, 2, 4 at rows %d: %d %d %d\n", rows,
+                longhaul::DecodeMatmulClusters(1, rows), longhaul::DecodeMatmulClusters(2, rows),
+                longhaul::DecodeMatmulClusters(4, rows));
   std::vector<std::string> what(argv + 1, argv + argc);
   for (const std::string& part : what) {
     if (part == "model") bench.Model(ceiling, {1, 16, 64, 128});

@@ -39,9 +39,9 @@ TEST(DecodeMatmulCutTest, CoversEveryRowAndEveryUnit) {
 }
 
 TEST(DecodeMatmulCutTest, FillsAnH200WithTheShapesOfAnEightBillionModel) {
-  for (const auto& [n, k, parts] : {std::tuple{4096, 4096, 4}, std::tuple{4096, 14336, 4},
-                                    std::tuple{6144, 4096, 2}, std::tuple{28672, 4096, 1},
-                                    std::tuple{128256, 4096, 1}}) {
+  for (const auto& [n, k, parts] :
+       {std::tuple{4096, 4096, 4}, std::tuple{4096, 14336, 4}, std::tuple{6144, 4096, 2},
+        std::tuple{28672, 4096, 1}, std::tuple{128256, 4096, 1}}) {
     const Cut cut = CutDecodeMatmul(n, k, 132);
     EXPECT_EQ(cut.parts, static_cast<uint32_t>(parts)) << n << "x" << k;
     EXPECT_EQ(cut.groups * cut.parts, 128u) << n << "x" << k;

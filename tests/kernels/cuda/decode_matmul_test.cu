@@ -101,8 +101,7 @@ class Product {
 
   void Queue(const __nv_bfloat16* x, int64_t rows, bool with_bias, DecodeOutput output, void* out,
              cudaStream_t stream) {
-    LaunchDecodeMatmul(plan_, x, rows, with_bias ? bias_.data() : nullptr, out, output,
-                       stream);
+    LaunchDecodeMatmul(plan_, x, rows, with_bias ? bias_.data() : nullptr, out, output, stream);
   }
 
   // Rows [first, first + rows) of the product with x, in 32-bit words ([rows, n] floats, or bf16
@@ -122,7 +121,8 @@ class Product {
     std::vector<float> host = out_.Host(count + 1);
     if (output == DecodeOutput::kBf16) {
       std::vector<__nv_bfloat16> narrow(count + 1);
-      std::memcpy(narrow.data(), host.data(), narrow.size() * sizeof(__nv_bfloat16));
+      std::memcpy(static_cast<void*>(narrow.data()), host.data(),
+                  narrow.size() * sizeof(__nv_bfloat16));
       for (int64_t i = 0; i <= count; ++i) host[i] = __bfloat162float(narrow[i]);
     }
     EXPECT_TRUE(std::isnan(host[count])) << "wrote behind the output";
