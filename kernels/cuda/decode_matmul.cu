@@ -4,8 +4,8 @@
 // rows of W, and drain the ring much faster than memory fills it.
 //
 // What keeps memory busy between one launch and the next: with few rows, two launches' CTAs fit
-// into a multiprocessor at once. The next launch's start early and wait until the running ones have
-// asked for all of their weights; then they fill their rings, while the running ones finish.
+// into a multiprocessor at once. The next launch's start as soon as there is room, and fill their
+// rings while the running ones sum up and store; only then do they wait.
 #include <cuda_bf16.h>
 
 #include <algorithm>
@@ -20,44 +20,57 @@
 #include "kernels/cuda/wgmma_narrow.cuh"
 
 namespace longhaul {
-DecodeMatmulKnobs decode_matmul_knobs;
 namespace {
 
 using Cut = DecodeMatmulCut;
 
-constexpr int kWarpgroups = 2;  // that multiply
+constexpr int kConsumerWarps = 8;
 constexpr int kWarpgroupRows = 64;
-constexpr int kConsumers = kWarpgroups * ptx::kWarpgroup;
-constexpr uint32_t kProducers =
-    2;  // one thread alone does not keep a multiprocessor's copies coming
-constexpr int kThreads = kConsumers + kProducers * ptx::kWarp;
-constexpr int kWarpsOfGroup = ptx::kWarpgroup / ptx::kWarp;
-constexpr int kStagesMax = 8;
+constexpr int kThreads = kConsumerWarps * ptx::kWarp + ptx::kWarp;
+constexpr int kWeightBytes = Cut::kHalfRows * ptx::kSwizzleRowBytes;
 constexpr int kProductColumnsMax = 128;  // of one wgmma; wider x is multiplied in blocks
 constexpr int64_t kRowsMax = 256;        // of one launch
 
 // How x of up to kColumns rows is multiplied.
 template <int kColumns>
 struct Config {
-  static constexpr int kCtas = kColumns <= 32 ? 2 : 1;  // that fit into a multiprocessor
   static constexpr int kBlockColumns = std::min(kColumns, kProductColumnsMax);
   static constexpr int kBlocks = kColumns / kBlockColumns;
   static constexpr int kBlockBytes = kBlockColumns * ptx::kSwizzleRowBytes;
-  static constexpr int kXBytes = kBlocks * kBlockBytes;  // of a stage
-  static constexpr int kRingBytes = (kCtas == 2 ? 111 : 225) * 1024;
-  static constexpr int kVectors = kColumns / 8;  // of four sums, of a thread
-  static_assert(kVectors * kConsumers * sizeof(float4) <= kRingBytes, "sums take the ring's place");
+  static constexpr int kStageBytes = kWeightBytes + kBlocks * kBlockBytes;
+  static constexpr int kCtas = kColumns <= 32 ? 2 : 1;  // that fit into a multiprocessor
+  static constexpr int kStages = (kCtas == 2 ? 110 : 224) * 1024 / kStageBytes;
+  static constexpr int kSharedBytes = ptx::kSwizzleAtomBytes + kStages * kStageBytes;
+  static constexpr int kPartialFloats = kWarpgroupRows * kColumns;  // of one warpgroup
 };
 
 struct Arguments {
   Cut cut;
-  uint32_t stages = 0;
-  uint32_t stage_bytes = 0;
   int n = 0;
-  int columns = 0;  // rows of x
+  int rows = 0;
   const float* bias = nullptr;
   void* out = nullptr;
-  DecodeMatmulKnobs knobs;
+  float* partials = nullptr;
+  uint32_t* arrivals = nullptr;
+};
+
+// Walks over a worker's units: which rows and columns of the weight are next.
+struct Walk {
+  uint32_t tile;
+  uint32_t unit;  // of the tile
+
+  __device__ Walk(const Cut& cut, uint32_t first)
+      : tile(first / cut.tile_units), unit(first % cut.tile_units) {}
+  __device__ __forceinline__ void Next(const Cut& cut) {
+    if (++unit == cut.tile_units) {
+      unit = 0;
+      ++tile;
+    }
+  }
+  __device__ __forceinline__ int column() const { return unit * Cut::kUnitColumns; }
+  __device__ __forceinline__ int row(uint32_t half) const {
+    return tile * Cut::kTileRows + half * Cut::kHalfRows;
+  }
 };
 
 struct Barriers {
@@ -65,127 +78,49 @@ struct Barriers {
   uint64_t empty;
 };
 
-__device__ __forceinline__ void Stamp(const Arguments& arguments, int what) {
-  if (arguments.knobs.trace == nullptr) return;
-  uint64_t now;
-  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
-  arguments.knobs.trace[blockIdx.x * 8 + what] = now;
+__device__ __forceinline__ float4 Add(float4 a, float4 b) {
+  return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
 }
-
-// Goes over the stages of a CTA's work in their order: the tiles of its group, and the units of its
-// part for each.
-class Walk {
- public:
-  __device__ explicit Walk(const Arguments& arguments) {
-    const Cut& cut = arguments.cut;
-    const uint32_t group = blockIdx.x / cut.parts;
-    const uint32_t part = blockIdx.x % cut.parts;
-    row_ = group * cut.rows;
-    row_end_ = min(row_ + cut.rows, static_cast<uint32_t>(arguments.n));
-    tile_rows_ = cut.tile_rows;
-    part_first_ = cut.PartFirst(part);
-    part_end_ = cut.PartFirst(part + 1);
-    start_ = cut.PartStart(part, group);
-    unit_ = start_;
-  }
-  __device__ __forceinline__ bool done() const { return row_ >= row_end_; }
-  __device__ __forceinline__ int row() const { return row_; }
-  __device__ __forceinline__ int row_end() const { return min(row_ + tile_rows_, row_end_); }
-  __device__ __forceinline__ int column() const { return unit_ * Cut::kUnitColumns; }
-  __device__ __forceinline__ uint32_t part_units() const { return part_end_ - part_first_; }
-  __device__ __forceinline__ void NextTile() { row_ += tile_rows_; }
-  __device__ __forceinline__ void Next() {
-    if (++unit_ == part_end_) unit_ = part_first_;
-    if (unit_ == start_) NextTile();
-  }
-
- private:
-  uint32_t row_;
-  uint32_t row_end_;
-  uint32_t tile_rows_;
-  uint32_t part_first_;
-  uint32_t part_end_;
-  uint32_t start_;
-  uint32_t unit_;
-};
-
-// A ring whose length is known at run time. Round r of a stage ends phase r of its barriers.
-struct Ring {
-  uint32_t stages;
-  uint32_t stage = 0;
-  uint32_t round = 0;
-  __device__ __forceinline__ void Next() {
-    if (++stage == stages) {
-      stage = 0;
-      ++round;
-    }
-  }
-};
 
 // The copying thread. Weights may be read at once, x only when the kernels before have ended.
 template <int kColumns>
 __device__ __forceinline__ void Produce(const CUtensorMap& weight, const CUtensorMap& x,
-                                        const Arguments& arguments, uint32_t producer,
+                                        const Arguments& arguments, uint32_t worker, uint32_t half,
                                         uint8_t* stages, Barriers* barriers) {
   using Shape = Config<kColumns>;
-  const uint32_t weight_bytes = arguments.cut.tile_rows * ptx::kSwizzleRowBytes;
+  const Cut cut = arguments.cut;
+  const uint32_t first = cut.FirstUnit(worker);
+  const uint32_t units = cut.FirstUnit(worker + 1) - first;
+  const uint32_t early = min(units, uint32_t{Shape::kStages});
   const auto load_weight = [&](const Walk& walk, uint32_t stage) {
-    uint64_t* full = &barriers[stage].full;
-    ptx::BarrierArriveExpect(full, weight_bytes + Shape::kXBytes);
-    ptx::TmaLoad2d(stages + stage * arguments.stage_bytes, &weight, full, walk.column(), walk.row(),
-                   ptx::kEvictFirst);
+    ptx::BarrierArriveExpect(&barriers[stage].full, Shape::kStageBytes);
+    ptx::TmaLoad2d(stages + stage * Shape::kStageBytes, &weight, &barriers[stage].full,
+                   walk.column(), walk.row(half), ptx::kEvictFirst);
   };
   const auto load_x = [&](const Walk& walk, uint32_t stage) {
-    uint8_t* to = stages + stage * arguments.stage_bytes + weight_bytes;
     for (int block = 0; block < Shape::kBlocks; ++block) {
-      ptx::TmaLoad2d(to + block * Shape::kBlockBytes, &x, &barriers[stage].full, walk.column(),
-                     block * Shape::kBlockColumns, ptx::kEvictLast);
+      ptx::TmaLoad2d(
+          stages + stage * Shape::kStageBytes + kWeightBytes + block * Shape::kBlockBytes, &x,
+          &barriers[stage].full, walk.column(), block * Shape::kBlockColumns, ptx::kEvictLast);
     }
   };
 
   ptx::PrefetchTensorMap(&weight);
   ptx::PrefetchTensorMap(&x);
-  const DecodeMatmulKnobs& knobs = arguments.knobs;
-  if (producer == 0) Stamp(arguments, 0);
-  if (Shape::kCtas == 2 && knobs.delay != 0) {
-    for (int i = 0; i < 4000; ++i) {
-      if (*static_cast<volatile uint32_t*>(knobs.streaming) <= knobs.delay - 1) break;
-      __nanosleep(20);
-    }
-  }
-  if (producer == 0) Stamp(arguments, 1);
-  Walk walk(arguments);
-  Ring ring = {arguments.stages};
-  const auto skip = [&](uint32_t stages_to_skip) {
-    for (uint32_t i = 0; i < stages_to_skip && !walk.done(); ++i) {
-      walk.Next();
-      ring.Next();
-    }
-  };
-  // The ring's first round needs no room made.
-  for (skip(producer); ring.round == 0 && !walk.done(); skip(kProducers)) {
-    load_weight(walk, ring.stage);
-  }
-  if (Shape::kCtas == 2 && knobs.delay != 0) atomicAdd(knobs.streaming, 1);
-  if (knobs.trigger == 0) ptx::LetLaterKernelsStart();
+  Walk walk(cut, first);
+  for (uint32_t i = 0; i < early; ++i, walk.Next(cut)) load_weight(walk, i);
+  ptx::LetLaterKernelsStart();
+
   ptx::WaitForEarlierKernels();
-  if (producer == 0) Stamp(arguments, 2);
-  if (knobs.trigger == 1) ptx::LetLaterKernelsStart();
-  Walk x_walk(arguments);
-  for (uint32_t stage = 0; stage < arguments.stages && !x_walk.done(); ++stage, x_walk.Next()) {
-    if (stage % kProducers == producer) load_x(x_walk, stage);
-  }
-  for (; !walk.done(); skip(kProducers)) {
-    ptx::BarrierWait(&barriers[ring.stage].empty, (ring.round & 1) ^ 1);
+  Walk x_walk(cut, first);
+  for (uint32_t i = 0; i < early; ++i, x_walk.Next(cut)) load_x(x_walk, i);
+  ptx::Ring<Shape::kStages> ring;
+  for (uint32_t i = early; i < units; ++i, walk.Next(cut)) {
+    ptx::BarrierWait(&barriers[ring.stage].empty, ring.parity);
     load_weight(walk, ring.stage);
     load_x(walk, ring.stage);
+    ring.Next();
   }
-  if (producer == 0) Stamp(arguments, 4);
-  if (Shape::kCtas == 2 && knobs.delay != 0) atomicSub(knobs.streaming, 1);
-}
-
-__device__ __forceinline__ float4 Add(float4 a, float4 b) {
-  return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
 }
 
 // A thread's part of a warpgroup's sums [64 rows of W, kColumns rows of x], in wgmma's own
@@ -193,6 +128,7 @@ __device__ __forceinline__ float4 Add(float4 a, float4 b) {
 // first.
 template <int kColumns>
 struct Sums {
+  static constexpr int kVectors = kColumns / 8;
   static constexpr int kBlockFloats = Config<kColumns>::kBlockColumns / 2;
   float value[Config<kColumns>::kBlocks][kBlockFloats];
   __device__ __forceinline__ float4 vector(int v) const {
@@ -207,31 +143,30 @@ class Sink {
  public:
   using Element = std::conditional_t<kOutput == DecodeOutput::kBf16, __nv_bfloat16, float>;
 
-  // `warpgroup_row` is the first of the warpgroup's rows of W, `row_end` the first not to store.
-  __device__ __forceinline__ Sink(const Arguments& arguments, int warpgroup_row, int row_end)
-      : n_(arguments.n) {
+  __device__ __forceinline__ Sink(const Arguments& arguments, int warpgroup_row) : n_(arguments.n) {
     const int thread = threadIdx.x % ptx::kWarpgroup;
     const int row = warpgroup_row + thread / ptx::kWarp * 16 + thread % ptx::kWarp / 4;
     const int column = thread % 4 * 2;
-    rows_ = row + 8 < row_end ? 2 : row < row_end ? 1 : 0;
-    columns_ = arguments.columns - column;
+    rows_ = row + 8 < n_ ? 2 : row < n_ ? 1 : 0;
+    columns_ = arguments.rows - column;
     out_ = static_cast<Element*>(arguments.out) + int64_t{column} * n_ + row;
     if (arguments.bias != nullptr) {
       if (rows_ > 0) bias_low_ = arguments.bias[row];
       if (rows_ > 1) bias_high_ = arguments.bias[row + 8];
     }
   }
-  __device__ __forceinline__ void Store(int v, float4 value) const {
-    const int columns = columns_ - 8 * v;
-    Element* out = out_ + int64_t{8} * v * n_;
-    if (columns > 0) {
-      if (rows_ > 0) StoreOne(out, value.x + bias_low_);
-      if (rows_ > 1) StoreOne(out + 8, value.z + bias_high_);
+  // The thread's next vector, of columns 8 further on.
+  __device__ __forceinline__ void Store(float4 value) {
+    if (columns_ > 0) {
+      if (rows_ > 0) StoreOne(out_, value.x + bias_low_);
+      if (rows_ > 1) StoreOne(out_ + 8, value.z + bias_high_);
     }
-    if (columns > 1) {
-      if (rows_ > 0) StoreOne(out + n_, value.y + bias_low_);
-      if (rows_ > 1) StoreOne(out + n_ + 8, value.w + bias_high_);
+    if (columns_ > 1) {
+      if (rows_ > 0) StoreOne(out_ + n_, value.y + bias_low_);
+      if (rows_ > 1) StoreOne(out_ + n_ + 8, value.w + bias_high_);
     }
+    columns_ -= 8;
+    out_ += int64_t{8} * n_;
   }
 
  private:
@@ -247,73 +182,119 @@ class Sink {
   }
 
   int n_;
-  int rows_;     // how many of the thread's two are stored
-  int columns_;  // from the thread's first on
+  int rows_;     // how many of the thread's two are W's
+  int columns_;  // that are left from the thread's first of the next vector on
   Element* out_;
   float bias_low_ = 0.0f;
   float bias_high_ = 0.0f;
 };
 
-// Adds the sums of a cluster's parts in their order; each CTA does and stores a share of it. The
-// ring's memory holds the sums meanwhile: nothing is under way in it any more.
-template <int kColumns, DecodeOutput kOutput>
-__device__ __forceinline__ void AddParts(uint32_t parts, uint32_t rank, uint8_t* ring,
-                                         const Sums<kColumns>& sums, const Sink<kOutput>& sink) {
-  constexpr int kVectors = Config<kColumns>::kVectors;
-  float4* mine = reinterpret_cast<float4*>(ring) + threadIdx.x;
-#pragma unroll
-  for (int v = 0; v < kVectors; ++v) mine[v * kConsumers] = sums.vector(v);
-  ptx::ClusterSync();
-  const uint32_t address = ptx::SharedAddress(mine);
-#pragma unroll 4
-  for (int v = rank; v < kVectors; v += parts) {
-    const uint32_t from = address + v * kConsumers * sizeof(float4);
-    float4 piece[Cut::kPartsMax];
-#pragma unroll
-    for (uint32_t part = 0; part < Cut::kPartsMax; ++part) {
-      piece[part] = ptx::LoadOfCluster(from, min(part, parts - 1));
-    }
-    float4 total = Add(piece[0], piece[1]);
-#pragma unroll
-    for (uint32_t part = 2; part < Cut::kPartsMax; ++part) {
-      if (part < parts) total = Add(total, piece[part]);
-    }
-    sink.Store(v, total);
-  }
-  // Nobody leaves while its sums are read.
-  ptx::ClusterSync();
+// The part of partials that a worker's warpgroup leaves the sums of a shared tile in: a worker has
+// at most two such tiles, its first and its last.
+template <int kColumns>
+__device__ __forceinline__ float4* PartialOf(const Arguments& arguments, uint32_t worker,
+                                             uint32_t tile, uint32_t quarter) {
+  const bool is_first = arguments.cut.FirstUnit(worker) / arguments.cut.tile_units == tile;
+  const uint32_t slot = (worker * Cut::kQuarters + quarter) * 2 + (is_first ? 0 : 1);
+  return reinterpret_cast<float4*>(arguments.partials +
+                                   uint64_t{slot} * Config<kColumns>::kPartialFloats);
 }
 
-// A warpgroup that multiplies: its 64 rows of each of the CTA's tiles.
+// Leaves this worker's part of a shared tile for the last of its sharers to come, which adds all
+// parts in the order of their columns and stores the sums. Nobody waits for anybody.
 template <int kColumns, DecodeOutput kOutput>
-__device__ __forceinline__ void Consume(const Arguments& arguments, int warpgroups, uint8_t* stages,
-                                        Barriers* barriers) {
+__device__ __forceinline__ void Share(const Arguments& arguments, uint32_t worker, uint32_t tile,
+                                      uint32_t quarter, uint32_t* arrived_last,
+                                      const Sums<kColumns>& sums, Sink<kOutput> sink) {
+  const Cut cut = arguments.cut;
+  const int thread = threadIdx.x % ptx::kWarpgroup;
+  const int barrier = 1 + threadIdx.x / ptx::kWarpgroup;
+  const uint32_t first_sharer = cut.WorkerOf(tile * cut.tile_units);
+  const uint32_t sharers = cut.WorkerOf((tile + 1) * cut.tile_units - 1) - first_sharer + 1;
+
+  float4* mine = PartialOf<kColumns>(arguments, worker, tile, quarter) + thread;
+#pragma unroll
+  for (int v = 0; v < Sums<kColumns>::kVectors; ++v) {
+    __stcg(mine + v * ptx::kWarpgroup, sums.vector(v));
+  }
+  ptx::NamedSync(barrier, ptx::kWarpgroup);
+  if (thread == 0) {
+    uint32_t* arrivals = arguments.arrivals + tile * Cut::kQuarters + quarter;
+    const bool is_last = ptx::AddAcquireRelease(arrivals, 1) + 1 == sharers;
+    if (is_last) *arrivals = 0;
+    *arrived_last = is_last ? 1 : 0;
+  }
+  ptx::NamedSync(barrier, ptx::kWarpgroup);
+  if (*arrived_last == 0) return;
+
+  // Several sharers' vectors are loaded at once, so that little of the time is waiting.
+  constexpr int kVectorsAtOnce = std::min(Sums<kColumns>::kVectors, kColumns <= 32 ? 4 : 8);
+  constexpr int kSharersAtOnce = kColumns <= 16 ? 6 : kColumns == 32 ? 3 : 2;
+#pragma unroll 1
+  for (int v = 0; v < Sums<kColumns>::kVectors; v += kVectorsAtOnce) {
+    float4 total[kVectorsAtOnce] = {};
+#pragma unroll 1
+    for (uint32_t sharer = 0; sharer < sharers; sharer += kSharersAtOnce) {
+      float4 part[kSharersAtOnce][kVectorsAtOnce];
+#pragma unroll
+      for (int s = 0; s < kSharersAtOnce; ++s) {
+        const uint32_t from_sharer = first_sharer + min(sharer + s, sharers - 1);
+        const float4* from = PartialOf<kColumns>(arguments, from_sharer, tile, quarter) +
+                             v * ptx::kWarpgroup + thread;
+#pragma unroll
+        for (int i = 0; i < kVectorsAtOnce; ++i) part[s][i] = __ldcg(from + i * ptx::kWarpgroup);
+      }
+#pragma unroll
+      for (int s = 0; s < kSharersAtOnce; ++s) {
+        if (sharer + s < sharers) {
+#pragma unroll
+          for (int i = 0; i < kVectorsAtOnce; ++i) total[i] = Add(total[i], part[s][i]);
+        }
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kVectorsAtOnce; ++i) sink.Store(total[i]);
+  }
+}
+
+// A warpgroup that multiplies: a quarter of each of the worker's tiles.
+template <int kColumns, DecodeOutput kOutput>
+__device__ __forceinline__ void Consume(const Arguments& arguments, uint32_t worker, uint32_t half,
+                                        const uint8_t* stages, Barriers* barriers,
+                                        uint32_t* arrived_last) {
   using Shape = Config<kColumns>;
-  const int warpgroup_row = threadIdx.x / ptx::kWarpgroup * kWarpgroupRows;
+  const Cut cut = arguments.cut;
+  const int warpgroup = threadIdx.x / ptx::kWarpgroup;
   const bool is_signaller = threadIdx.x % ptx::kWarp == 0;
-  const uint32_t weight_bytes = arguments.cut.tile_rows * ptx::kSwizzleRowBytes;
+  const uint32_t quarter = half * 2 + warpgroup;
+  const uint32_t end = cut.FirstUnit(worker + 1);
+  uint32_t unit = cut.FirstUnit(worker);
   ptx::WaitForEarlierKernels();
-  Ring ring = {arguments.stages};
-  for (Walk walk(arguments); !walk.done(); walk.NextTile()) {
+  ptx::Ring<Shape::kStages> ring;
+  while (unit < end) {
+    const uint32_t tile = unit / cut.tile_units;
+    const uint32_t tile_first = tile * cut.tile_units;
+    const uint32_t segment_first = unit;
+    const uint32_t segment_end = min(end, tile_first + cut.tile_units);
     Sums<kColumns> sums = {};
     uint32_t stage_before = 0;
-    for (uint32_t i = 0; i < walk.part_units(); ++i) {
-      const uint8_t* stage = stages + ring.stage * arguments.stage_bytes;
-      const uint64_t a = ptx::DescriptorKMajor(stage + warpgroup_row * ptx::kSwizzleRowBytes);
-      const uint64_t b = ptx::DescriptorKMajor(stage + weight_bytes);
-      ptx::BarrierWait(&barriers[ring.stage].full, ring.round & 1);
+    for (; unit < segment_end; ++unit) {
+      const uint8_t* stage = stages + ring.stage * Shape::kStageBytes;
+      const uint64_t a =
+          ptx::DescriptorKMajor(stage + warpgroup * kWarpgroupRows * ptx::kSwizzleRowBytes);
+      ptx::BarrierWait(&barriers[ring.stage].full, ring.parity);
       ptx::WgmmaFence();
 #pragma unroll
       for (int block = 0; block < Shape::kBlocks; ++block) {
+        const uint64_t b = ptx::DescriptorKMajor(stage + kWeightBytes + block * Shape::kBlockBytes);
 #pragma unroll
-        for (int step = 0; step < static_cast<int>(Cut::kUnitColumns) / 16; ++step) {
-          ptx::WgmmaKMajor(sums.value[block], a + step * ptx::kStepK16,
-                           b + block * (Shape::kBlockBytes >> 4) + step * ptx::kStepK16);
+        for (int step = 0; step < Cut::kUnitColumns / 16; ++step) {
+          ptx::WgmmaKMajor(sums.value[block], a + step * ptx::kStepK16, b + step * ptx::kStepK16);
         }
       }
       ptx::WgmmaCommit();
       // The stage before this one has been read once its products are done.
-      if (i > 0) {
+      if (unit > segment_first) {
         ptx::WgmmaWait<1>();
         if (is_signaller) ptx::BarrierArrive(&barriers[stage_before].empty);
       }
@@ -327,17 +308,15 @@ __device__ __forceinline__ void Consume(const Arguments& arguments, int warpgrou
 #pragma unroll
       for (float& value : sums.value[block]) ptx::KeepInPlace(value);
     }
-    if (threadIdx.x == 0) Stamp(arguments, 5);
-    const Sink<kOutput> sink(arguments, walk.row() + warpgroup_row, walk.row_end());
-    if (arguments.cut.parts > 1) {
-      ptx::NamedSync(1, warpgroups * ptx::kWarpgroup);  // the other one reads the ring no more
-      AddParts<kColumns>(arguments.cut.parts, blockIdx.x % arguments.cut.parts, stages, sums, sink);
-    } else {
+
+    Sink<kOutput> sink(arguments, tile * Cut::kTileRows + quarter * kWarpgroupRows);
+    if (segment_first == tile_first && segment_end == tile_first + cut.tile_units) {
 #pragma unroll
-      for (int v = 0; v < Shape::kVectors; ++v) sink.Store(v, sums.vector(v));
+      for (int v = 0; v < Sums<kColumns>::kVectors; ++v) sink.Store(sums.vector(v));
+    } else {
+      Share<kColumns>(arguments, worker, tile, quarter, arrived_last + warpgroup, sums, sink);
     }
   }
-  if (threadIdx.x == 0) Stamp(arguments, 6);
 }
 
 template <int kColumns, DecodeOutput kOutput>
@@ -345,49 +324,47 @@ __global__ void __launch_bounds__(kThreads, Config<kColumns>::kCtas)
     DecodeMatmulKernel(const __grid_constant__ CUtensorMap weight,
                        const __grid_constant__ CUtensorMap x,
                        const __grid_constant__ Arguments arguments) {
+  using Shape = Config<kColumns>;
   extern __shared__ uint8_t shared[];
-  __shared__ Barriers barriers[kStagesMax];
+  __shared__ Barriers barriers[Shape::kStages];
+  __shared__ uint32_t arrived_last[kConsumerWarps * ptx::kWarp / ptx::kWarpgroup];
   const uint32_t address = ptx::SharedAddress(shared);
   uint8_t* stages = shared + (-address & (ptx::kSwizzleAtomBytes - 1));
-  // A tile that one warpgroup can multiply needs no second.
-  const int warpgroups = arguments.cut.tile_rows > kWarpgroupRows ? 2 : 1;
+  const uint32_t worker = blockIdx.x / 2;
+  const uint32_t half = blockIdx.x % 2;
   if (threadIdx.x == 0) {
     for (Barriers& stage : barriers) {
       ptx::BarrierInit(&stage.full, 1);
-      ptx::BarrierInit(&stage.empty, warpgroups * kWarpsOfGroup);
+      ptx::BarrierInit(&stage.empty, kConsumerWarps);
     }
     ptx::FenceBarrierInit();
   }
   __syncthreads();
-  if (threadIdx.x >= kConsumers) {
-    const uint32_t producer = (threadIdx.x - kConsumers) / ptx::kWarp;
-    if (threadIdx.x % ptx::kWarp == 0) {
-      Produce<kColumns>(weight, x, arguments, producer, stages, barriers);
+  if (threadIdx.x >= kConsumerWarps * ptx::kWarp) {
+    if (threadIdx.x == kConsumerWarps * ptx::kWarp) {
+      Produce<kColumns>(weight, x, arguments, worker, half, stages, barriers);
     }
-  } else if (static_cast<int>(threadIdx.x) < warpgroups * ptx::kWarpgroup) {
-    Consume<kColumns, kOutput>(arguments, warpgroups, stages, barriers);
+  } else {
+    Consume<kColumns, kOutput>(arguments, worker, half, stages, barriers, arrived_last);
   }
 }
 
 using Kernel = void (*)(CUtensorMap, CUtensorMap, Arguments);
 
-// The kernels for one width, one for each output.
+// The kernel for an output, of those for one width.
 struct Family {
   Kernel kernels[3];
+  int shared_bytes;
   int block_columns;
-  uint32_t x_bytes;
-  uint32_t ring_bytes;
 };
 
 template <int kColumns>
 constexpr Family FamilyOf() {
-  using Shape = Config<kColumns>;
   return {{DecodeMatmulKernel<kColumns, DecodeOutput::kBf16>,
            DecodeMatmulKernel<kColumns, DecodeOutput::kFloat>,
            DecodeMatmulKernel<kColumns, DecodeOutput::kFloatAccumulate>},
-          Shape::kBlockColumns,
-          Shape::kXBytes,
-          Shape::kRingBytes};
+          Config<kColumns>::kSharedBytes,
+          Config<kColumns>::kBlockColumns};
 }
 
 constexpr int kColumnsMin = 8;
@@ -400,31 +377,20 @@ const Family& FamilyFor(int64_t rows) {
   return *family;
 }
 
-void Launch(const DecodeMatmulPlan& plan, const void* x, DecodeOutput output, Arguments arguments,
-            cudaStream_t stream) {
-  const Family& family = FamilyFor(arguments.columns);
-  const CUtensorMap x_map = MakeMatrixMap(x, arguments.columns, plan.k, family.block_columns);
-  const uint32_t weight_bytes = plan.cut.tile_rows * ptx::kSwizzleRowBytes;
-  arguments.stage_bytes = weight_bytes + family.x_bytes;
-  // A warpgroup reads 64 rows of the weight, also where the tile has less.
-  const uint32_t warpgroups = plan.cut.tile_rows > kWarpgroupRows ? 2 : 1;
-  const uint32_t read_bytes = warpgroups * kWarpgroupRows * ptx::kSwizzleRowBytes;
-  const uint32_t behind = std::max(read_bytes, arguments.stage_bytes) - arguments.stage_bytes;
-  arguments.stages = std::min<uint32_t>(
-      kStagesMax, (family.ring_bytes - ptx::kSwizzleAtomBytes - behind) / arguments.stage_bytes);
-
-  cudaLaunchAttribute attributes[2];
-  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attributes[0].val.programmaticStreamSerializationAllowed = 1;
-  attributes[1].id = cudaLaunchAttributeClusterDimension;
-  attributes[1].val.clusterDim = {plan.cut.parts, 1, 1};
+void Launch(const DecodeMatmulPlan& plan, const void* x, DecodeOutput output,
+            const Arguments& arguments, cudaStream_t stream) {
+  const Family& family = FamilyFor(arguments.rows);
+  const CUtensorMap x_map = MakeMatrixMap(x, arguments.rows, plan.k, family.block_columns);
+  cudaLaunchAttribute early;
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(plan.cut.groups * plan.cut.parts);
+  config.gridDim = dim3(plan.cut.workers * 2);
   config.blockDim = dim3(kThreads);
-  config.dynamicSmemBytes = family.ring_bytes;
+  config.dynamicSmemBytes = family.shared_bytes;
   config.stream = stream;
-  config.attrs = attributes;
-  config.numAttrs = 2;
+  config.attrs = &early;
+  config.numAttrs = 1;
   CudaCheck(cudaLaunchKernelEx(&config, family.kernels[static_cast<int>(output)], plan.weight,
                                x_map, arguments),
             "decode product");
@@ -433,53 +399,51 @@ void Launch(const DecodeMatmulPlan& plan, const void* x, DecodeOutput output, Ar
 }  // namespace
 
 DecodeMatmulPlan PlanDecodeMatmul(const void* weight, int64_t n, int64_t k, int multiprocessors) {
-  LH_CHECK(n > 0 && k > 0 && k % 8 == 0 && n < int64_t{1} << 31 && k < int64_t{1} << 24,
-           absl::StrCat("a weight of ", n, "x", k));
+  LH_CHECK(n > 0 && k > 0 && k % 8 == 0, absl::StrCat("a weight of ", n, "x", k));
   DecodeMatmulPlan plan;
+  plan.weight = MakeMatrixMap(weight, n, k, Cut::kHalfRows);
   plan.n = n;
   plan.k = k;
   plan.cut = CutDecodeMatmul(n, k, multiprocessors);
-  plan.weight = MakeMatrixMap(weight, n, k, plan.cut.tile_rows);
+  LH_CHECK((uint64_t{plan.cut.units()} + 1) * (plan.cut.workers + 1) < uint64_t{1} << 32,
+           absl::StrCat("a weight of ", n, "x", k, " has too many units"));
   for (const Family& family : kFamilies) {
     for (const Kernel kernel : family.kernels) {
       CudaCheck(
           cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                               cudaFuncAttributeMaxDynamicSharedMemorySize, family.ring_bytes),
+                               cudaFuncAttributeMaxDynamicSharedMemorySize, family.shared_bytes),
           "shared memory of the decode product");
     }
   }
   return plan;
 }
 
-int DecodeMatmulClusters(int parts, int64_t rows) {
-  const Family& family = FamilyFor(rows);
-  cudaLaunchAttribute attribute;
-  attribute.id = cudaLaunchAttributeClusterDimension;
-  attribute.val.clusterDim = {static_cast<unsigned>(parts), 1, 1};
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(128);
-  config.blockDim = dim3(kThreads);
-  config.dynamicSmemBytes = family.ring_bytes;
-  config.attrs = &attribute;
-  config.numAttrs = 1;
-  int clusters = 0;
-  CudaCheck(cudaOccupancyMaxActiveClusters(&clusters, family.kernels[0], &config), "clusters");
-  return clusters;
+int64_t DecodeMatmulPartialBytes(int64_t rows, int multiprocessors) {
+  int64_t columns = kColumnsMin;
+  while (columns < std::min(rows, kRowsMax)) columns *= 2;
+  const int64_t workers = std::max(multiprocessors / 2, 1);
+  return workers * 2 * Cut::kTileRows * columns * int64_t{sizeof(float)};
+}
+
+int64_t DecodeMatmulArrivalBytes(int64_t n) {
+  return (n + Cut::kTileRows - 1) / Cut::kTileRows * Cut::kQuarters * int64_t{sizeof(uint32_t)};
 }
 
 void LaunchDecodeMatmul(const DecodeMatmulPlan& plan, const void* x, int64_t rows,
-                        const float* bias, void* out, DecodeOutput output, cudaStream_t stream) {
+                        const float* bias, void* out, DecodeOutput output,
+                        const DecodeMatmulWorkspace& workspace, cudaStream_t stream) {
   const int64_t out_bytes = output == DecodeOutput::kBf16 ? sizeof(__nv_bfloat16) : sizeof(float);
   for (int64_t row = 0; row < rows; row += kRowsMax) {
     Arguments arguments;
     arguments.cut = plan.cut;
     arguments.n = static_cast<int>(plan.n);
-    arguments.columns = static_cast<int>(std::min(rows - row, kRowsMax));
+    arguments.rows = static_cast<int>(std::min(rows - row, kRowsMax));
     arguments.bias = bias;
     arguments.out = static_cast<std::byte*>(out) + row * plan.n * out_bytes;
-    arguments.knobs = decode_matmul_knobs;
-    if (decode_matmul_knobs.trace != nullptr) decode_matmul_knobs.trace += 132 * 8;
-    Launch(plan, static_cast<const __nv_bfloat16*>(x) + row * plan.k, output, arguments, stream);
+    arguments.partials = workspace.partials;
+    arguments.arrivals = workspace.arrivals;
+    const void* x_rows = static_cast<const __nv_bfloat16*>(x) + row * plan.k;
+    Launch(plan, x_rows, output, arguments, stream);
   }
 }
 

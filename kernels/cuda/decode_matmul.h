@@ -18,18 +18,6 @@
 #include "kernels/cuda/decode_matmul_cut.h"
 
 namespace longhaul {
-struct DecodeMatmulKnobs {
-  uint32_t prefetch_units = 0;
-  uint32_t prefetch_mode = 0;
-  uint64_t prefetch_policy = 0x1000000000000000ull;
-  uint64_t weight_policy = 0x12F0000000000000ull;
-  uint32_t delay = 0;
-  uint32_t trigger = 0;
-  uint32_t* streaming = nullptr;
-  uint64_t* trace = nullptr;
-};
-extern DecodeMatmulKnobs decode_matmul_knobs;
-int DecodeMatmulClusters(int parts, int64_t rows);
 
 enum class DecodeOutput : uint8_t {
   kBf16,            // out = product
@@ -49,9 +37,22 @@ struct DecodeMatmulPlan {
 // `multiprocessors`; k is a multiple of 8.
 DecodeMatmulPlan PlanDecodeMatmul(const void* weight, int64_t n, int64_t k, int multiprocessors);
 
+// Memory that launches of one stream share. `arrivals` is filled with zeros once, before the first
+// launch; each launch leaves it so.
+struct DecodeMatmulWorkspace {
+  float* partials = nullptr;
+  uint32_t* arrivals = nullptr;
+};
+
+// What launches of up to `rows` rows on a device of `multiprocessors`, and plans of up to `n`,
+// need.
+int64_t DecodeMatmulPartialBytes(int64_t rows, int multiprocessors);
+int64_t DecodeMatmulArrivalBytes(int64_t n);
+
 // Queues the product. `x` [rows, k] bf16, 16-byte aligned; `bias` [n] or null; `out` [rows, n] of
 // the kind `output` says.
 void LaunchDecodeMatmul(const DecodeMatmulPlan& plan, const void* x, int64_t rows,
-                        const float* bias, void* out, DecodeOutput output, cudaStream_t stream);
+                        const float* bias, void* out, DecodeOutput output,
+                        const DecodeMatmulWorkspace& workspace, cudaStream_t stream);
 
 }  // namespace longhaul

@@ -63,19 +63,6 @@ __device__ __forceinline__ void ClusterSync() {
           : "memory");
 }
 
-// Reads what lies at `address` (SharedAddress of this block) in the shared memory of block `rank`
-// of the cluster.
-__device__ __forceinline__ float4 LoadOfCluster(uint32_t address, uint32_t rank) {
-  uint32_t there;
-  float4 value;
-  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
-  asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
-               : "=f"(value.x), "=f"(value.y), "=f"(value.z), "=f"(value.w)
-               : "r"(there)
-               : "memory");
-  return value;
-}
-
 // Arrives at the barrier that lies at the same place in block `rank` of the cluster.
 __device__ __forceinline__ void BarrierArriveAt(uint64_t* barrier, uint32_t rank) {
   asm volatile(
@@ -300,6 +287,18 @@ __device__ __forceinline__ void MultiplyAddBf16(float (&d)[4], const uint32_t (&
       "{%8, %9}, {%0, %1, %2, %3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// Adds to a counter in global memory and returns what it was. What the block wrote before (and
+// passed a barrier with this thread) is seen by who adds later, and what those who added before
+// wrote is seen by the block behind its next barrier.
+__device__ __forceinline__ uint32_t AddAcquireRelease(uint32_t* counter, uint32_t value) {
+  uint32_t before;
+  asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;"
+               : "=r"(before)
+               : "l"(counter), "r"(value)
+               : "memory");
+  return before;
 }
 
 // --- registers, launches

@@ -90,18 +90,22 @@ class Product {
         weight_(shape.n * shape.k),
         x_(kRowsMax * shape.k),
         bias_(shape.n),
+        partials_(DecodeMatmulPartialBytes(kRowsMax, multiprocessors) / sizeof(float)),
+        arrivals_(DecodeMatmulArrivalBytes(shape.n) / sizeof(uint32_t)),
         out_((kRowsMax + 1) * shape.n) {
     Fill(weight_, kSeed + shape.n);
     Fill(x_, kSeed + 1 + shape.k);
     bias_host_.resize(shape.n);
     for (int64_t i = 0; i < shape.n; ++i) bias_host_[i] = 8 * HashedValue(kSeed + 2, i);
     bias_.Set(bias_host_);
+    arrivals_.FillBytes(0);
     plan_ = PlanDecodeMatmul(weight_.data(), shape.n, shape.k, multiprocessors);
   }
 
   void Queue(const __nv_bfloat16* x, int64_t rows, bool with_bias, DecodeOutput output, void* out,
              cudaStream_t stream) {
-    LaunchDecodeMatmul(plan_, x, rows, with_bias ? bias_.data() : nullptr, out, output, stream);
+    LaunchDecodeMatmul(plan_, x, rows, with_bias ? bias_.data() : nullptr, out, output,
+                       {partials_.data(), arrivals_.data()}, stream);
   }
 
   // Rows [first, first + rows) of the product with x, in 32-bit words ([rows, n] floats, or bf16
@@ -121,8 +125,7 @@ class Product {
     std::vector<float> host = out_.Host(count + 1);
     if (output == DecodeOutput::kBf16) {
       std::vector<__nv_bfloat16> narrow(count + 1);
-      std::memcpy(static_cast<void*>(narrow.data()), host.data(),
-                  narrow.size() * sizeof(__nv_bfloat16));
+      std::memcpy(narrow.data(), host.data(), narrow.size() * sizeof(__nv_bfloat16));
       for (int64_t i = 0; i <= count; ++i) host[i] = __bfloat162float(narrow[i]);
     }
     EXPECT_TRUE(std::isnan(host[count])) << "wrote behind the output";
@@ -151,6 +154,8 @@ class Product {
   DeviceArray<__nv_bfloat16> weight_;
   DeviceArray<__nv_bfloat16> x_;
   DeviceArray<float> bias_;
+  DeviceArray<float> partials_;
+  DeviceArray<uint32_t> arrivals_;
   DeviceArray<float> out_;
   std::vector<float> bias_host_;
   DecodeMatmulPlan plan_;
