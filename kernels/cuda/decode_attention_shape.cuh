@@ -23,8 +23,8 @@ constexpr int kFirstFinisher = kWarps;
 constexpr int kFeeder = kFirstFinisher + kFinishers * kWarps;
 constexpr int kThreads = (kFeeder + 1) * ptx::kWarp;
 constexpr int kHeadsMax = 8;  // query heads that share a pass over the keys
-constexpr int kSlotBytes = 16384;
-constexpr int kSlots = 12;
+constexpr int kSlotBytes = 32768;
+constexpr int kSlots = 6;
 static_assert(kSlots % 2 == 0, "keys and values of a tile are of one round of the ring");
 constexpr int kUnitsAhead = 2;
 
