@@ -94,6 +94,8 @@ class DecodeScheduler {
   int64_t waiting() const { return static_cast<int64_t>(waiting_.size()); }
   int64_t sequences() const { return static_cast<int64_t>(sequences_.size()); }
   const std::vector<int32_t>& tokens(SequenceId id) const { return sequences_.at(id).tokens; }
+  // Positions of `id` whose KV is stored.
+  int64_t kv_tokens(SequenceId id) const { return sequences_.at(id).kv_tokens; }
 
  private:
   enum class State : uint8_t { kWaiting, kFilling, kRunning };

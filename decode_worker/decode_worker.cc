@@ -43,6 +43,7 @@ DecodeWorker::DecodeWorker(DecodeWorkerOptions options, Loop* loop, Executor* ex
                        .links = &links_,
                        .prefill = prefill,
                        .pool = pool,
+                       .name = options_.name,
                        .incarnation = options_.incarnation,
                        .fingerprint = options_.fingerprint,
                        .next_transfer_id = &next_transfer_id_,
@@ -259,18 +260,19 @@ void DecodeWorker::MaybeStep() {
   if (plan.sequences.empty()) return;
   stepping_ = true;
   step_started_us_ = loop_->NowUs();
-  step_context_tokens_ = 0;
+  step_context_tokens_ = step_prompt_rows_ = 0;
   for (const StepSequence& row : plan.sequences) {
     step_context_tokens_ += row.position;
     Request* request = Find(row.id);
     // The prompt's last token is the first decode row.
     if (request != nullptr && row.position + 1 < request->message.prompt_tokens())
-      counters_.tokens_prefilled += static_cast<int64_t>(row.tokens.size());
+      step_prompt_rows_ += static_cast<int64_t>(row.tokens.size());
     if (request != nullptr && row.sample && request->first_step_us == 0) {
       request->first_step_us = step_started_us_;
       if (request->filled_us == 0) request->filled_us = step_started_us_;  // computed here
     }
   }
+  counters_.tokens_prefilled += step_prompt_rows_;
   executor_->Execute(std::move(plan), nullptr, [guard = guard_](const StepResult& result) {
     if (guard->worker != nullptr) guard->worker->OnStepDone(result);
   });
@@ -280,7 +282,12 @@ void DecodeWorker::OnStepDone(const StepResult& result) {
   stepping_ = false;
   ++counters_.steps;
   const auto rows = static_cast<int64_t>(result.sequences.size());
-  cost_.ObserveDecode(rows, step_context_tokens_, static_cast<double>(result.compute_us));
+  const auto compute_us = static_cast<double>(result.compute_us);
+  // A step of both kinds tells neither.
+  if (step_prompt_rows_ == 0) cost_.ObserveDecode(rows, step_context_tokens_, compute_us);
+  if (step_prompt_rows_ > 0 && rows == 1) {
+    cost_.Observe(step_prompt_rows_, step_context_tokens_, compute_us);
+  }
   if (observer_ != nullptr) observer_->OnStep(rows, loop_->NowUs() - step_started_us_);
   for (const DecodeScheduler::Output& output : scheduler_.Commit(result)) Emit(output);
   AdmitWaiting();
@@ -369,6 +376,15 @@ WorkerStatus DecodeWorker::Status() const {
   status.set_blocks_cached(blocks_.cached());
   status.set_requests_running(scheduler_.sequences() - scheduler_.waiting());
   status.set_requests_queued(scheduler_.waiting());
+  // What is to be computed here of prompts; those of prefill workers are in their own status.
+  double queued_us = 0;
+  for (const auto& [id, request] : requests_) {
+    const bool here = request->local || request->message.prefill_addresses_size() == 0;
+    if (!here || request->hand_off != nullptr) continue;
+    const int64_t position = scheduler_.kv_tokens(id);
+    queued_us += cost_.PrefillUs(request->message.prompt_tokens() - 1 - position, position);
+  }
+  status.set_queue_predicted_us(queued_us);
   status.set_draining(draining_);
   for (const double coefficient : cost_.coefficients()) status.add_cost_model(coefficient);
   return status;

@@ -159,6 +159,7 @@ class DecodeWorker final : public WorkerClient {
   bool stepping_ = false;
   int64_t step_started_us_ = 0;
   int64_t step_context_tokens_ = 0;
+  int64_t step_prompt_rows_ = 0;  // of prompts that are computed here
   bool draining_ = false;
   std::shared_ptr<Guard> guard_;  // tells late tasks that the worker is gone
 };

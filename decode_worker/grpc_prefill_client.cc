@@ -24,8 +24,8 @@ class Stream final : public grpc::ClientBidiReactor<PrefillCommand, PrefillEvent
     bool closed = false;
   };
 
-  Stream(Loop* loop, OnPrefillEvent on_event, OnPrefillDone done)
-      : loop_(loop), sink_(std::make_shared<Sink>()) {
+  Stream(std::shared_ptr<Loop> loop, OnPrefillEvent on_event, OnPrefillDone done)
+      : loop_(std::move(loop)), sink_(std::make_shared<Sink>()) {
     sink_->on_event = std::move(on_event);
     sink_->done = std::move(done);
   }
@@ -99,7 +99,7 @@ class Stream final : public grpc::ClientBidiReactor<PrefillCommand, PrefillEvent
   }
 
  private:
-  Loop* const loop_;
+  const std::shared_ptr<Loop> loop_;
   const std::shared_ptr<Sink> sink_;
   grpc::ClientContext context_;
   PrefillEvent event_;
@@ -113,48 +113,43 @@ class Stream final : public grpc::ClientBidiReactor<PrefillCommand, PrefillEvent
 
 class StreamCall final : public PrefillCall {
  public:
-  StreamCall(std::shared_ptr<Stream> stream, uint32_t transfer_id)
-      : stream_(std::move(stream)), transfer_id_(transfer_id) {}
+  explicit StreamCall(std::shared_ptr<Stream> stream) : stream_(std::move(stream)) {}
   ~StreamCall() override { stream_->Close(); }
 
   void Grant(int chunks) override {
     PrefillCommand command;
-    command.set_transfer_id(transfer_id_);
     command.mutable_grant()->set_chunks_granted(chunks);
     stream_->Send(std::move(command));
   }
 
  private:
   const std::shared_ptr<Stream> stream_;
-  const uint32_t transfer_id_;
 };
 
 class GrpcPrefillClient final : public PrefillClient {
  public:
-  explicit GrpcPrefillClient(Loop* loop) : loop_(loop) {}
+  explicit GrpcPrefillClient(std::shared_ptr<Loop> loop) : loop_(std::move(loop)) {}
 
   std::unique_ptr<PrefillCall> Prefill(const std::string& address, PrefillCommand::Open open,
                                        OnPrefillEvent on_event, OnPrefillDone done) override {
     std::unique_ptr<longhaul::Prefill::Stub>& stub = stubs_[address];
     if (stub == nullptr) stub = longhaul::Prefill::NewStub(OpenChannel(address));
-    const uint32_t transfer_id = open.transfer_id();
     PrefillCommand command;
-    command.set_transfer_id(transfer_id);
     *command.mutable_open() = std::move(open);
     auto stream = std::make_shared<Stream>(loop_, std::move(on_event), std::move(done));
     stream->Run(stream, *stub, std::move(command));
-    return std::make_unique<StreamCall>(std::move(stream), transfer_id);
+    return std::make_unique<StreamCall>(std::move(stream));
   }
 
  private:
-  Loop* const loop_;
+  const std::shared_ptr<Loop> loop_;
   std::map<std::string, std::unique_ptr<longhaul::Prefill::Stub>> stubs_;  // by address
 };
 
 }  // namespace
 
-std::unique_ptr<PrefillClient> MakeGrpcPrefillClient(Loop* owner_loop) {
-  return std::make_unique<GrpcPrefillClient>(owner_loop);
+std::unique_ptr<PrefillClient> MakeGrpcPrefillClient(std::shared_ptr<Loop> owner_loop) {
+  return std::make_unique<GrpcPrefillClient>(std::move(owner_loop));
 }
 
 }  // namespace longhaul

@@ -9,8 +9,8 @@
 
 namespace longhaul {
 
-// `owner_loop` must outlive the client and everything it started: gRPC's threads post to it until
-// the last call has ended.
-std::unique_ptr<PrefillClient> MakeGrpcPrefillClient(Loop* owner_loop);
+// Every call keeps `owner_loop` alive until gRPC has let go of it, which may be after the client is
+// gone: its threads post there.
+std::unique_ptr<PrefillClient> MakeGrpcPrefillClient(std::shared_ptr<Loop> owner_loop);
 
 }  // namespace longhaul

@@ -21,6 +21,7 @@ HandOff::~HandOff() {
   *self_ = nullptr;
   if (MutantIs(Mutant::kLostCancel)) (void)call_.release();
   context_->loop->CancelTimer(stall_timer_);
+  context_->loop->CancelTimer(heartbeat_timer_);
   context_->loop->CancelTimer(fence_timer_);
   context_->loop->CancelTimer(retry_timer_);
 }
@@ -85,6 +86,7 @@ void HandOff::Open(const LinkPool::PeerLink& link) {
 
   PrefillCommand::Open open;
   open.set_request_id(request_.request_id);
+  open.set_decode_name(context_->name);
   open.set_decode_incarnation(context_->incarnation);
   open.set_transfer_id(transfer_id);
   *open.mutable_fingerprint() = context_->fingerprint;
@@ -94,6 +96,7 @@ void HandOff::Open(const LinkPool::PeerLink& link) {
   open.set_chunks_granted(receiver_->chunks_posted());
   open.set_link_address(link.address);
   open.set_cache_salt(request_.cache_salt);
+  open.set_heartbeat_us(context_->options.heartbeat_us);
   const std::string& address = request_.addresses[PeerOf(report_.attempts)];
   call_ = context_->prefill->Prefill(
       address, std::move(open),
@@ -103,6 +106,8 @@ void HandOff::Open(const LinkPool::PeerLink& link) {
       [self = self_](const absl::Status& status) {
         if (*self != nullptr) (*self)->OnStreamDone(status);
       });
+  heartbeats_missed_ = 0;
+  ArmHeartbeat();
 }
 
 void HandOff::PostChunk() {
@@ -117,6 +122,7 @@ void HandOff::OnEvent(const PrefillEvent& event) {
   // A stream belongs to one attempt; a message that names another one is a fault of the wire and
   // changes nothing.
   const bool stale = event.transfer_id() != receiver_->transfer_id();
+  if (!stale) heartbeats_missed_ = 0;
   report_.stale_messages += stale;
   if (failing_ || cancelled_ || (stale && !MutantIs(Mutant::kStaleAttemptAccepted))) return;
   if (event.has_started()) {
@@ -168,7 +174,30 @@ void HandOff::ArmStall() {
   });
 }
 
+// The other side is told, and what it has said is looked at, one interval at a time: if it was this
+// process that stood still, only one timer is late, and the words that came meanwhile are heard
+// before the next.
+void HandOff::ArmHeartbeat() {
+  heartbeat_timer_ =
+      context_->loop->PostAfter(context_->options.heartbeat_us, [this] { Heartbeat(); });
+}
+
+void HandOff::Heartbeat() {
+  const HandOffOptions& options = context_->options;
+  if (++heartbeats_missed_ <= options.heartbeats_missed_max || MutantIs(Mutant::kSilenceIgnored)) {
+    call_->Grant(receiver_->chunks_posted());
+    ArmHeartbeat();
+  } else if (complete_) {
+    OnStreamDone(absl::OkStatus());  // nothing more is wanted of it
+  } else {
+    FailAttempt(absl::DeadlineExceededError(
+        absl::StrCat("no word from the prefill worker for ",
+                     options.heartbeat_us * options.heartbeats_missed_max / 1000, " ms")));
+  }
+}
+
 void HandOff::OnStreamDone(const absl::Status& status) {
+  context_->loop->CancelTimer(heartbeat_timer_);
   if (complete_) {
     call_.reset();
     Later(&HandOff::Closed);
@@ -194,6 +223,7 @@ void HandOff::FailAttempt(const absl::Status& status) {
                                          {"whole_tokens", position_},
                                          {"error", status.ToString()}});
   context_->loop->CancelTimer(stall_timer_);
+  context_->loop->CancelTimer(heartbeat_timer_);
   call_.reset();
   if (receiver_ != nullptr) {
     receiver_->Cancel();
@@ -248,6 +278,7 @@ void HandOff::Cancel() {
   if (cancelled_) return;
   cancelled_ = true;
   context_->loop->CancelTimer(stall_timer_);
+  context_->loop->CancelTimer(heartbeat_timer_);
   if (!MutantIs(Mutant::kLostCancel)) call_.reset();
   if (receiver_ == nullptr) return;
   receiver_->Cancel();

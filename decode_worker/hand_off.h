@@ -34,6 +34,10 @@ struct HandOffOptions {
   // plus the time that what is missing takes at the slowest rate a link is allowed to have.
   int64_t stall_us = 2'000'000;
   double link_bytes_per_us_min = 10.0;
+  // How often both ends of an attempt say that they live. However long a prompt waits or computes
+  // there, the attempt goes on; when no word came for so many of these times, it fails.
+  int64_t heartbeat_us = 2'000'000;
+  int heartbeats_missed_max = 5;
 };
 
 // What a hand-off works with; all of it outlives the hand-off.
@@ -43,6 +47,7 @@ struct HandOffContext {
   LinkPool* links = nullptr;
   PrefillClient* prefill = nullptr;
   KvPool pool;
+  std::string name;
   uint64_t incarnation = 0;
   Fingerprint fingerprint;
   uint32_t* next_transfer_id = nullptr;  // of the process: never reused within its incarnation
@@ -113,6 +118,8 @@ class HandOff {
   void FailAttempt(const absl::Status& status);
   void Closed();
   void ArmStall();
+  void ArmHeartbeat();
+  void Heartbeat();
   void ArmFence();
   void OnQuiesced();
   void Later(void (HandOff::*step)());
@@ -129,6 +136,8 @@ class HandOff {
   bool cancelled_ = false;
   bool complete_ = false;
   Loop::TimerId stall_timer_ = 0;
+  Loop::TimerId heartbeat_timer_ = 0;
+  int heartbeats_missed_ = 0;
   Loop::TimerId fence_timer_ = 0;
   Loop::TimerId retry_timer_ = 0;
   std::shared_ptr<HandOff*> self_;  // tells late tasks that the object is gone

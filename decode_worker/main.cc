@@ -6,6 +6,7 @@
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
+#include "absl/strings/str_cat.h"
 #include "common/base/log.h"
 #include "common/base/random.h"
 #include "common/base/status.h"
@@ -24,7 +25,7 @@
 #include "decode_worker/decode_service.h"
 #include "decode_worker/decode_worker.h"
 #include "decode_worker/grpc_prefill_client.h"
-#include "kernels/cpu/cpu_backend.h"
+#include "kernels/choose_backend.h"
 #include "kv_transfer/self_test.h"
 #include "kv_transfer/ucx/ucx_metrics_feed.h"
 #include "kv_transfer/ucx/ucx_transport.h"
@@ -35,11 +36,17 @@ ABSL_FLAG(std::string, listen, "127.0.0.1:0",
           "host:port of the control plane; port 0 takes a free one");
 ABSL_FLAG(std::string, http, "127.0.0.1:0",
           "host:port of /metrics, /livez, /readyz; port 0 takes a free one");
+ABSL_FLAG(std::string, backend, "auto",
+          "what computes: cpu, cuda, or auto, which takes CUDA where a device answers");
+ABSL_FLAG(int, device, 0, "CUDA's number of the GPU");
+ABSL_FLAG(double, gpu_memory_share, 0.9, "share of the GPU's memory that this process may take");
 ABSL_FLAG(int, threads, 1, "CPU threads that compute");
 ABSL_FLAG(std::vector<std::string>, cores, {},
           "cores to pin the compute threads to, as 0,1; empty pins none");
-ABSL_FLAG(int64_t, kv_bytes, 0, "memory for KV blocks; 0 chooses by the model's context");
-ABSL_FLAG(int, block_tokens, 16, "tokens in a KV block; the same on all workers");
+ABSL_FLAG(int64_t, kv_bytes, 0,
+          "memory for KV blocks; 0 chooses by the model's context, or all of the GPU's share");
+ABSL_FLAG(int, block_tokens, 0,
+          "tokens in a KV block, the same on all workers; 0: what suits the backend");
 ABSL_FLAG(int64_t, batch_sequences_max, 64, "requests generated at once");
 ABSL_FLAG(int64_t, local_prefill_tokens_max, 32,
           "a prompt's remainder up to this long is computed here");
@@ -47,6 +54,9 @@ ABSL_FLAG(bool, local_fallback, true,
           "compute a prompt here when no prefill worker can; false refuses it");
 ABSL_FLAG(int64_t, chunk_tokens, 512, "tokens of the transfer unit; a multiple of --block_tokens");
 ABSL_FLAG(int, window_chunks, 4, "transfer units granted ahead of what has arrived");
+ABSL_FLAG(int64_t, heartbeat_ms, 2000,
+          "how often a prefill worker and this one say that they live; five times without a word "
+          "end an attempt");
 ABSL_FLAG(std::string, ucx_transports, longhaul::UcxOptions().transports,
           "what UCX may use, as in UCX_TLS");
 ABSL_FLAG(double, drain_s, 10, "how long a stopping worker finishes what it has accepted");
@@ -59,10 +69,20 @@ absl::Status Main() {
   BlockStopSignals();
   const std::string name = absl::GetFlag(FLAGS_name);
   InitLog(name, LogLevel::kInfo);
-  CpuBackendOptions backend_options;
+  if (absl::GetFlag(FLAGS_heartbeat_ms) < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--heartbeat_ms=", absl::GetFlag(FLAGS_heartbeat_ms), "; use 1 or more"));
+  }
+  BackendChoice choice;
+  choice.backend = absl::GetFlag(FLAGS_backend);
+  choice.cuda.device = absl::GetFlag(FLAGS_device);
+  choice.cuda.memory_share = absl::GetFlag(FLAGS_gpu_memory_share);
+  choice.cuda.load_threads = absl::GetFlag(FLAGS_threads);
+  choice.host_memory_only = true;  // UCX is not told of device memory yet
+  CpuBackendOptions& backend_options = choice.cpu;
   backend_options.threads = absl::GetFlag(FLAGS_threads);
   LH_ASSIGN_OR_RETURN(backend_options.cores, ParseCores(absl::GetFlag(FLAGS_cores)));
-  LH_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, MakeCpuBackend(backend_options));
+  LH_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, ChooseBackend(choice));
   LH_ASSIGN_OR_RETURN(
       const std::unique_ptr<WorkerModel> model,
       WorkerModel::Load(*backend, {.path = absl::GetFlag(FLAGS_model),
@@ -99,8 +119,11 @@ absl::Status Main() {
   options.scheduler.batch_sequences_max = absl::GetFlag(FLAGS_batch_sequences_max);
   options.hand_off.chunk_tokens = absl::GetFlag(FLAGS_chunk_tokens);
   options.hand_off.window_chunks = absl::GetFlag(FLAGS_window_chunks);
+  options.hand_off.heartbeat_us = absl::GetFlag(FLAGS_heartbeat_ms) * 1000;
 
-  ThreadLoop loop({.name = "loop"});
+  // gRPC's threads share it: their last call may end after the client has gone.
+  const auto owned_loop = std::make_shared<ThreadLoop>(ThreadLoopOptions{.name = "loop"});
+  ThreadLoop& loop = *owned_loop;
   std::unique_ptr<TransferEngine> engine;
   std::unique_ptr<ModelExecutor> executor;
   std::unique_ptr<PrefillClient> prefill_client;
@@ -112,7 +135,7 @@ absl::Status Main() {
     executor =
         std::make_unique<ModelExecutor>(loop, *backend, model->decoder(), model->pool(),
                                         ThreadLoopOptions{.name = "device", .core = device_core});
-    prefill_client = MakeGrpcPrefillClient(&loop);
+    prefill_client = MakeGrpcPrefillClient(owned_loop);
     worker = std::make_unique<DecodeWorker>(options, &loop, executor.get(), engine.get(),
                                             prefill_client.get(), model->pool());
     feed = std::make_unique<DecodeMetricsFeed>(

@@ -37,8 +37,8 @@ inline float ExpNonPositive(float x) {
   return x < -87.0f ? 0.0f : p * scale;
 }
 
-absl::Status CheckToken(const char* where, int32_t token, size_t vocab) {
-  if (token >= 0 && static_cast<size_t>(token) < vocab) return absl::OkStatus();
+absl::Status CheckToken(const char* where, int32_t token, int64_t vocab) {
+  if (token >= 0 && token < vocab) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat(where, " names token ", token, "; the model's tokens are 0 to ", vocab - 1));
 }
@@ -89,14 +89,13 @@ bool ChangesLogits(const SampleRow& row) {
          params.frequency_penalty != 0.0f || !params.logit_bias.empty() || !row.banned.empty();
 }
 
-absl::Status ChangeLogits(const SampleRow& row, absl::Span<float> logits) {
+void ChangeLogits(const SampleRow& row, absl::Span<float> logits) {
   const SamplingParams& params = *row.params;
   struct Uses {
     int64_t output = 0;
   };
   absl::flat_hash_map<int32_t, Uses> uses;
   for (size_t i = 0; i < row.history.size(); ++i) {
-    LH_RETURN_IF_ERROR(CheckToken("history", row.history[i], logits.size()));
     Uses& use = uses[row.history[i]];
     if (static_cast<int64_t>(i) >= row.history_prompt_tokens) ++use.output;
   }
@@ -107,19 +106,8 @@ absl::Status ChangeLogits(const SampleRow& row, absl::Span<float> logits) {
       logit -= params.presence_penalty + params.frequency_penalty * static_cast<float>(use.output);
     }
   }
-  for (const auto& [token, bias] : params.logit_bias) {
-    LH_RETURN_IF_ERROR(CheckToken("logit_bias", token, logits.size()));
-    if (!(bias < kInfinity)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("logit_bias of token ", token, " is ", bias, "; it must be below infinity"));
-    }
-    logits[token] += bias;
-  }
-  for (const int32_t token : row.banned) {
-    LH_RETURN_IF_ERROR(CheckToken("banned", token, logits.size()));
-    logits[token] = -kInfinity;
-  }
-  return absl::OkStatus();
+  for (const auto& [token, bias] : params.logit_bias) logits[token] += bias;
+  for (const int32_t token : row.banned) logits[token] = -kInfinity;
 }
 
 // Token ids by descending logit, as many as asked for: the part of a full sort that is needed.
@@ -220,28 +208,46 @@ void SetLogprobs(absl::Span<const float> logits, int32_t top, std::vector<float>
 
 }  // namespace
 
+absl::Status CheckSampleRow(const SampleRow& row, int64_t vocab) {
+  LH_RETURN_IF_ERROR(CheckParams(*row.params));
+  for (const int32_t token : row.history) LH_RETURN_IF_ERROR(CheckToken("history", token, vocab));
+  for (const auto& [token, bias] : row.params->logit_bias) {
+    LH_RETURN_IF_ERROR(CheckToken("logit_bias", token, vocab));
+    if (!(bias < kInfinity)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("logit_bias of token ", token, " is ", bias, "; it must be below infinity"));
+    }
+  }
+  for (const int32_t token : row.banned) LH_RETURN_IF_ERROR(CheckToken("banned", token, vocab));
+  return absl::OkStatus();
+}
+
+absl::Status NotANumberError() {
+  return absl::InternalError(
+      "the model gave a logit that is not a number: its weights or its KV are damaged");
+}
+
+absl::Status NothingLeftError() {
+  return absl::FailedPreconditionError(
+      "logit_bias and banned tokens leave no token to choose; allow at least one");
+}
+
 absl::StatusOr<SampledToken> SampleToken(absl::Span<const float> logits, const SampleRow& row) {
   const SamplingParams& params = *row.params;
-  LH_RETURN_IF_ERROR(CheckParams(params));
-  if (!AllBelowInfinity(logits)) {
-    return absl::InternalError(
-        "the model gave a logit that is not a number: its weights or its KV are damaged");
-  }
+  LH_RETURN_IF_ERROR(CheckSampleRow(row, static_cast<int64_t>(logits.size())));
+  if (!AllBelowInfinity(logits)) return NotANumberError();
   std::vector<float> changed;
   absl::Span<const float> candidates = logits;
   if (ChangesLogits(row)) {
     changed.assign(logits.begin(), logits.end());
-    LH_RETURN_IF_ERROR(ChangeLogits(row, absl::MakeSpan(changed)));
+    ChangeLogits(row, absl::MakeSpan(changed));
     candidates = changed;
   }
   SampledToken sampled;
   std::vector<float> weights;
   sampled.token = ArgMax(candidates);
   const float best = candidates[sampled.token];
-  if (best == -kInfinity) {
-    return absl::FailedPreconditionError(
-        "logit_bias and banned tokens leave no token to choose; allow at least one");
-  }
+  if (best == -kInfinity) return NothingLeftError();
   if (params.temperature > 0.0f) {
     weights.resize(candidates.size());
     const double total = Exponentials(candidates, best, params.temperature, weights.data());

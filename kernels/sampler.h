@@ -14,9 +14,17 @@
 
 namespace longhaul {
 
+// What a row asks for, before any logit is looked at. Error: InvalidArgument when params, history
+// or bans name a token outside the vocabulary or a value outside its range.
+absl::Status CheckSampleRow(const SampleRow& row, int64_t vocab);
+
+// The errors that logits can cause: a NaN or +inf among them, and bias and bans that leave none.
+absl::Status NotANumberError();
+absl::Status NothingLeftError();
+
 // logits [vocab]. Errors: Internal when a logit is NaN or +inf (a broken model or cache: no token
-// would be honest); FailedPrecondition when bias and bans leave no token; InvalidArgument when
-// params, history or bans name a token outside the vocabulary or a value outside its range.
+// would be honest); FailedPrecondition when bias and bans leave no token; those of
+// CheckSampleRow.
 absl::StatusOr<SampledToken> SampleToken(absl::Span<const float> logits, const SampleRow& row);
 
 }  // namespace longhaul

@@ -3,13 +3,20 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/log.h"
+#include "common/base/mutant.h"
 #include "common/base/status.h"
 #include "common/engine/fingerprint.h"
 #include "common/engine/periodic_status.h"
 
 namespace longhaul {
+namespace {
+
+constexpr int64_t kHeartbeatMinUs = 1'000;
+
+}  // namespace
 
 struct PrefillWorker::Guard {
   PrefillWorker* worker;  // null once it is gone
@@ -64,6 +71,11 @@ absl::Status PrefillWorker::Check(const PrefillCommand::Open& open) const {
         "chunks of ", open.chunk_tokens(), " tokens from position ", open.first_position(), " of ",
         tokens, " do not fit blocks of ", block_tokens, " tokens"));
   }
+  if (open.heartbeat_us() != 0 && open.heartbeat_us() < kHeartbeatMinUs) {
+    return absl::InvalidArgumentError(absl::StrCat("a heartbeat every ", open.heartbeat_us(),
+                                                   " us; use 0 for none, or at least ",
+                                                   kHeartbeatMinUs));
+  }
   if (blocks_.BlocksFor(tokens) > blocks_.total()) {
     return absl::InvalidArgumentError(absl::StrCat(
         "a prompt of ", tokens, " tokens needs ", blocks_.BlocksFor(tokens), " KV blocks; ",
@@ -92,14 +104,17 @@ std::unique_ptr<PrefillCall> PrefillWorker::Prefill(PrefillCommand::Open open,
   session->transfer_id = open.transfer_id();
   session->cache_salt = open.cache_salt();
   session->decode_incarnation = open.decode_incarnation();
+  session->decode_name = open.decode_name();
   session->link_address = open.link_address();
   session->tokens.assign(open.tokens().begin(), open.tokens().end());
   session->first_position = open.first_position();
   session->chunk_tokens = open.chunk_tokens();
   session->chunks_granted = open.chunks_granted();
+  session->heartbeat_us = open.heartbeat_us();
   session->on_event = std::move(on_event);
   session->done = std::move(done);
   session->received_us = loop_->NowUs();
+  ArmHeartbeat(*session);
   sessions_.emplace(id, std::move(session));
   waiting_.push_back(id);
   ++counters_.prompts_accepted;
@@ -110,6 +125,34 @@ std::unique_ptr<PrefillCall> PrefillWorker::Prefill(PrefillCommand::Open open,
     guard->worker->MaybeStep();
   });
   return std::make_unique<Call>(guard_, id);
+}
+
+// From this loop and no other: what is said is that the loop still runs.
+void PrefillWorker::ArmHeartbeat(Session& session) {
+  if (session.heartbeat_us == 0) return;
+  session.heartbeat_timer =
+      loop_->PostAfter(session.heartbeat_us, [guard = guard_, id = session.id] {
+        if (guard->worker != nullptr) guard->worker->Heartbeat(id);
+      });
+}
+
+void PrefillWorker::Heartbeat(SequenceId id) {
+  Session& session = *Find(id);
+  if (session.cancelled) return;
+  // A prompt that nobody takes would hold its memory for ever.
+  if (++session.heartbeats_missed > options_.heartbeats_missed_max &&
+      !MutantIs(Mutant::kAbandonedKept)) {
+    ++counters_.prompts_abandoned;
+    End(session, absl::DeadlineExceededError(absl::StrCat(
+                     "no word from the decode worker for ",
+                     session.heartbeat_us * options_.heartbeats_missed_max / 1000, " ms")));
+    return;
+  }
+  ArmHeartbeat(session);
+  PrefillEvent event;
+  event.set_transfer_id(session.transfer_id);
+  event.mutable_heartbeat();
+  session.on_event(std::move(event));
 }
 
 PrefillWorker::Session* PrefillWorker::Find(SequenceId id) {
@@ -160,19 +203,44 @@ bool PrefillWorker::Admit(Session& session) {
   return true;
 }
 
-LinkId PrefillWorker::LinkTo(uint64_t decode_incarnation, const std::string& address) {
-  PeerLink& peer = links_[decode_incarnation];
-  if (peer.address != address) {
+LinkId PrefillWorker::LinkTo(const Session& session) {
+  PeerLink& peer = links_[session.decode_incarnation];
+  if (peer.address != session.link_address) {
     // The decode worker gave its old link up; whatever still moves on it is of no use to anybody.
     if (peer.link != 0) engine_->Close(peer.link, [] {});
-    peer = {address, engine_->Connect(address)};
+    peer = {session.decode_name, session.link_address, engine_->Connect(session.link_address)};
+    for (auto& [incarnation, other] : links_) {
+      other.replaced |= other.name == peer.name && incarnation != session.decode_incarnation;
+    }
   }
+  peer.used_us = loop_->NowUs();
   return peer.link;
+}
+
+// Nobody says that a decode worker is gone for good: its link goes when another incarnation has
+// taken its place, or when too many have been idle for less long. One that comes back all the same
+// finds its link closed, and its next attempt makes a new one.
+void PrefillWorker::CloseIdleLinks() {
+  absl::flat_hash_set<LinkId> busy;
+  for (const auto& [id, session] : sessions_) busy.insert(session->link);
+  std::vector<std::pair<int64_t, uint64_t>> idle;  // since when, whose
+  for (const auto& [incarnation, peer] : links_) {
+    if (busy.contains(peer.link)) continue;
+    idle.emplace_back(peer.replaced ? -1 : peer.used_us, incarnation);
+  }
+  std::sort(idle.begin(), idle.end());
+  const int64_t excess = static_cast<int64_t>(idle.size()) - options_.links_idle_max;
+  for (int64_t i = 0; i < static_cast<int64_t>(idle.size()); ++i) {
+    const auto peer = links_.find(idle[i].second);
+    if (!peer->second.replaced && i >= excess) break;
+    engine_->Close(peer->second.link, [] {});
+    links_.erase(peer);
+  }
 }
 
 void PrefillWorker::MakeSender(Session& session) {
   const SequenceId id = session.id;
-  session.link = LinkTo(session.decode_incarnation, session.link_address);
+  session.link = LinkTo(session);
   const TransferPlan plan(pool_.layout, session.first_position,
                           static_cast<int64_t>(session.tokens.size()), session.chunk_tokens);
   session.sender = std::make_unique<KvSender>(
@@ -199,6 +267,7 @@ void PrefillWorker::MakeSender(Session& session) {
 void PrefillWorker::Grant(SequenceId id, int chunks) {
   Session* session = Find(id);
   if (session == nullptr || session->cancelled) return;
+  session->heartbeats_missed = 0;
   session->chunks_granted = std::max(session->chunks_granted, chunks);
   if (session->sender != nullptr) session->sender->Grant(session->chunks_granted);
 }
@@ -322,6 +391,7 @@ void PrefillWorker::FinishIfQuiet(Session& session) {
   if (!session.cancelled && session.computed < static_cast<int64_t>(session.tokens.size())) return;
   // Out of the map first: callbacks may cancel what has ended.
   const std::shared_ptr<Session> ended = std::move(sessions_.extract(session.id).mapped());
+  loop_->CancelTimer(ended->heartbeat_timer);
   blocks_.Release(ended->blocks);
   if (ended->sender != nullptr) counters_.bytes_sent += ended->sender->bytes_sent();
   if (ended->cancelled) {
@@ -335,6 +405,7 @@ void PrefillWorker::FinishIfQuiet(Session& session) {
   // The sender may be on the stack above: it goes with a task of its own.
   loop_->Post([guard = guard_, ended] {
     if (guard->worker == nullptr) return;
+    guard->worker->CloseIdleLinks();
     guard->worker->AdmitWaiting();
     guard->worker->MaybeStep();
   });

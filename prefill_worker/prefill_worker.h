@@ -33,6 +33,8 @@ struct PrefillWorkerOptions {
       16;  // how often a prompt that waits for memory may be overtaken by smaller ones
   int64_t fence_us =
       2'000'000;  // a cancelled transfer that is not quiet by then has its link closed
+  int heartbeats_missed_max = 5;  // a decode worker that said nothing for longer has hung
+  int links_idle_max = 64;        // kept beside those that carry something
   PrefillSchedulerOptions scheduler;
 };
 
@@ -43,6 +45,7 @@ struct PrefillWorkerCounters {
   int64_t prompts_refused = 0;
   int64_t prompts_cancelled = 0;
   int64_t prompts_failed = 0;
+  int64_t prompts_abandoned = 0;  // of those failed: the decode worker fell silent
   int64_t tokens_computed = 0;
   int64_t tokens_cached = 0;
   int64_t chunks_computed = 0;
@@ -72,6 +75,7 @@ class PrefillWorker final : public PrefillEndpoint {
 
   WorkerStatus Status() const;
   const PrefillWorkerCounters& counters() const { return counters_; }
+  int64_t links() const { return static_cast<int64_t>(links_.size()); }
   const BlockManager& blocks() const { return blocks_; }
 
   // Called with the time of each step, and when a cancelled prompt's blocks are free; for metrics.
@@ -90,11 +94,13 @@ class PrefillWorker final : public PrefillEndpoint {
     uint32_t transfer_id = 0;
     uint64_t cache_salt = 0;
     uint64_t decode_incarnation = 0;
+    std::string decode_name;
     std::string link_address;
     std::vector<int32_t> tokens;
     int64_t first_position = 0;
     int64_t chunk_tokens = 0;
     int chunks_granted = 0;
+    int64_t heartbeat_us = 0;  // an event, and a grant, at least this often; 0: none wanted
     std::vector<BlockId> blocks;
     int64_t cached_tokens = 0;
     int64_t computed = 0;   // positions whose KV is stored in every layer
@@ -110,10 +116,15 @@ class PrefillWorker final : public PrefillEndpoint {
     int64_t cancelled_us = 0;
     int64_t compute_us = 0;
     int64_t computed_at_us = 0;  // when the last layer of the last chunk was stored
+    Loop::TimerId heartbeat_timer = 0;
+    int heartbeats_missed = 0;
   };
   struct PeerLink {
+    std::string name;  // of the decode worker
     std::string address;
     LinkId link = 0;
+    int64_t used_us = 0;
+    bool replaced = false;  // the decode worker has another incarnation since
   };
   class Call;
   struct Guard;
@@ -122,9 +133,12 @@ class PrefillWorker final : public PrefillEndpoint {
   Session* Find(SequenceId id);
   void Cancel(SequenceId id);
   void Grant(SequenceId id, int chunks);
+  void ArmHeartbeat(Session& session);
+  void Heartbeat(SequenceId id);
   void AdmitWaiting();
   bool Admit(Session& session);
-  LinkId LinkTo(uint64_t decode_incarnation, const std::string& address);
+  LinkId LinkTo(const Session& session);
+  void CloseIdleLinks();
   void MakeSender(Session& session);
   void MaybeStep();
   void OnLayer(SequenceId id, int layer, int64_t position_end);

@@ -15,6 +15,8 @@ enum class Mutant {
   kCreditLeaked = 5,          // a whole chunk does not open the window again
   kLateSender =
       6,  // the prefill worker goes on sending after a cancel, from blocks it has released
+  kSilenceIgnored = 7,  // a prefill worker that says nothing any more is waited for without end
+  kAbandonedKept = 8,   // a prompt whose decode worker says nothing any more keeps its memory
 };
 
 #ifndef LONGHAUL_MUTANT

@@ -1,7 +1,8 @@
 // Backend: the door to the model's operations on one device. The decoder is written once over it;
-// makers: CPU, CUDA. Activations are row-major [rows, width] float32 unless the backend packs them
-// itself between its own calls. All calls come from the device thread and are queued in order; a
-// result may be read after Wait(Record()).
+// makers: CPU, CUDA. Activations are row-major [rows, width]: float32 for the residual stream and
+// the logits, whatever the backend likes for what passes between its own calls (see
+// activation_bytes). All calls come from the device thread and are queued in order; a result may be
+// read after Wait(Record()).
 //
 // Which kernel computes a row is a matter of its Phase alone, never of the batch around it: a row's
 // result has the same bits whatever other rows run beside it and however a prompt is cut into
@@ -23,7 +24,8 @@
 
 namespace longhaul {
 
-// Activations on the device: [rows, width] float32.
+// Activations on the device: [rows, width], row after row. What Embed and an accumulating MatMul
+// write, RmsNorm reads and Sample reads is float32; the rest has the backend's own elements.
 struct Tensor {
   float* data = nullptr;
   int64_t rows = 0;
@@ -87,6 +89,12 @@ struct SampleRow {
 
 class Backend : public Device {
  public:
+  // Bytes of an element of the tensors that are the backend's own: normed, qkv, attended, gate_up
+  // and gated rows.
+  virtual int64_t activation_bytes() const = 0;
+  // Tokens of a KV block that suit the kernels best.
+  virtual int block_tokens() const = 0;
+
   // Whether the kernels take the model's shapes and the pool's. Error: InvalidArgument with the
   // number and what would be valid. Asked once, before anything is prepared.
   virtual absl::Status CheckShapes(const ModelConfig& config, const KvLayout& layout) const = 0;
@@ -100,14 +108,16 @@ class Backend : public Device {
       WeightUse use, absl::Span<const WeightView> parts, absl::Span<const WeightView> biases) = 0;
 
   // Opens a step: `batch` and the pool's block tables hold until the next one. Backends upload
-  // them, and compute the rows' rotation angles, once for all layers.
-  virtual void BeginStep(const Batch& batch, const ModelConfig& config, const KvPool& pool) = 0;
+  // them, and compute the rows' rotation angles, once for all layers. Error: ResourceExhausted when
+  // what the step needs beside its activations cannot be allocated; the step must not go on.
+  virtual absl::Status BeginStep(const Batch& batch, const ModelConfig& config,
+                                 const KvPool& pool) = 0;
 
   // out [rows, hidden] = embedding rows of `tokens`.
   virtual void Embed(Tensor out, const PreparedWeight& embedding,
                      absl::Span<const int32_t> tokens) = 0;
 
-  // out [rows, width] = x / rms(x) * weight for x [rows, width]. out may be x. Zhang & Sennrich,
+  // out [rows, width] = x / rms(x) * weight for x [rows, width]. Zhang & Sennrich,
   // "Root mean square layer normalization", 2019.
   virtual void RmsNorm(Tensor out, Tensor x, const PreparedWeight& weight, float epsilon) = 0;
 
@@ -121,9 +131,9 @@ class Backend : public Device {
   virtual void HeadNorm(Tensor qkv, int64_t column, int heads, const PreparedWeight& weight,
                         float epsilon) = 0;
 
-  // Rotates q and k of qkv [rows, (heads + 2 kv_heads) * head_dim] in place by the rows' positions
-  // and stores k and v into the pool's `layer`, for the batch of BeginStep. Su et al., "RoFormer",
-  // 2021.
+  // Rotates q of qkv [rows, (heads + 2 kv_heads) * head_dim] in place by the rows' positions and
+  // stores rotated k, and v, into the pool's `layer`, for the batch of BeginStep. Su et al.,
+  // "RoFormer", 2021.
   virtual void RopeAndStoreKv(Tensor qkv, const Batch& batch, const ModelConfig& config,
                               const KvPool& pool, int layer) = 0;
 
@@ -144,7 +154,8 @@ class Backend : public Device {
                                                            absl::Span<const SampleRow> rows) = 0;
 
   // Runs `body`, which only queues work, and may record it once under `shape_key` and replay it
-  // afterwards.
+  // afterwards, as long as step after step comes from one decoder's config and pool and no memory
+  // was freed.
   virtual void Run(uint64_t shape_key, absl::FunctionRef<void()> body) = 0;
 };
 

@@ -23,8 +23,12 @@ absl::Status CheckShape(absl::string_view name, const WeightView& view, int64_t 
                                                  cols, "]"));
 }
 
-Tensor Rows(float* data, int64_t first, int64_t rows, int64_t width) {
-  return {data + first * width, rows - first, width};
+// Each buffer starts where any device likes it.
+constexpr int64_t kAlignmentBytes = 256;
+
+int64_t PaddedBytes(int64_t rows, int64_t width, int64_t element_bytes) {
+  const int64_t bytes = rows * width * element_bytes;
+  return (bytes + kAlignmentBytes - 1) / kAlignmentBytes * kAlignmentBytes;
 }
 
 }  // namespace
@@ -46,6 +50,7 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Create(Backend& backend, Model
     if (absl::Status status = decoder->PrepareLayer(weights.layers[i]); !status.ok()) {
       return absl::Status(status.code(), absl::StrCat("layer ", i, ": ", status.message()));
     }
+    if (options.layer_prepared) options.layer_prepared(i + 1);
   }
   LH_RETURN_IF_ERROR(CheckShape("final_norm", weights.final_norm, 1, c.hidden));
   LH_ASSIGN_OR_RETURN(decoder->final_norm_,
@@ -98,80 +103,80 @@ absl::Status Decoder::PrepareLayer(const LayerWeights& weights) {
   return absl::OkStatus();
 }
 
+Decoder::Activations Decoder::Shapes() const {
+  const int64_t q_width = int64_t{config_.heads} * config_.head_dim;
+  const int64_t bytes = backend_.activation_bytes();
+  Activations a;
+  a.residual = {nullptr, config_.hidden, sizeof(float)};
+  a.normed = {nullptr, config_.hidden, bytes};
+  a.qkv = {nullptr, q_width + int64_t{2} * config_.kv_heads * config_.head_dim, bytes};
+  a.attended = {nullptr, q_width, bytes};
+  a.gate_up = {nullptr, int64_t{2} * config_.ffn_hidden, bytes};
+  a.gated = {nullptr, config_.ffn_hidden, bytes};
+  a.logits = {nullptr, config_.vocab, sizeof(float)};
+  return a;
+}
+
+int64_t Decoder::ActivationBytes(int64_t rows, int64_t logits_rows) const {
+  const Activations a = Shapes();
+  int64_t total = PaddedBytes(logits_rows, a.logits.width, a.logits.element_bytes);
+  for (const Activation* part :
+       {&a.residual, &a.normed, &a.qkv, &a.attended, &a.gate_up, &a.gated}) {
+    total += PaddedBytes(rows, part->width, part->element_bytes);
+  }
+  return total;
+}
+
 absl::Status Decoder::Reserve(int64_t rows, int64_t logits_rows) {
   Activations& a = activations_;
   if (rows <= a.rows && logits_rows <= a.logits_rows) return absl::OkStatus();
   rows = std::max(rows, a.rows);
   logits_rows = std::max(logits_rows, a.logits_rows);
-  const int64_t q_width = int64_t{config_.heads} * config_.head_dim;
-  const int64_t qkv_width = q_width + int64_t{2} * config_.kv_heads * config_.head_dim;
-  float** const pointers[] = {&a.residual, &a.normed, &a.qkv,   &a.attended,
-                              &a.gate_up,  &a.gated,  &a.logits};
-  const int64_t floats[] = {rows * config_.hidden,
-                            rows * config_.hidden,
-                            rows * qkv_width,
-                            rows * q_width,
-                            rows * 2 * config_.ffn_hidden,
-                            rows * config_.ffn_hidden,
-                            logits_rows * config_.vocab};
-  // Each buffer starts on its own cache line.
-  constexpr int64_t kLineFloats = 16;
-  const auto padded = [](int64_t n) { return (n + kLineFloats - 1) / kLineFloats * kLineFloats; };
-  int64_t total = 0;
-  for (const int64_t n : floats) total += padded(n);
-  a = {};  // gives the old memory back before asking for more
-  LH_ASSIGN_OR_RETURN(a.memory, backend_.Allocate(total * static_cast<int64_t>(sizeof(float))));
-  float* next = reinterpret_cast<float*>(a.memory->data());
-  for (int i = 0; i < 7; ++i) {
-    *pointers[i] = next;
-    next += padded(floats[i]);
+  a = Shapes();  // gives the old memory back before asking for more
+  LH_ASSIGN_OR_RETURN(a.memory, backend_.Allocate(ActivationBytes(rows, logits_rows)));
+  std::byte* next = a.memory->data();
+  for (Activation* part : {&a.residual, &a.normed, &a.qkv, &a.attended, &a.gate_up, &a.gated}) {
+    part->data = next;
+    next += PaddedBytes(rows, part->width, part->element_bytes);
   }
+  a.logits.data = next;
   a.rows = rows;
   a.logits_rows = logits_rows;
   return absl::OkStatus();
 }
 
-void Decoder::MatMul(float* out, int64_t out_width, float* x, int64_t x_width,
-                     const PreparedWeight& weight, bool accumulate, const Batch& batch,
-                     int64_t first) {
+void Decoder::MatMul(const Activation& out, const Activation& x, const PreparedWeight& weight,
+                     bool accumulate, const Batch& batch, int64_t first) {
   if (first < batch.prefill_rows) {
-    backend_.MatMul(Rows(out, first, batch.prefill_rows, out_width),
-                    Rows(x, first, batch.prefill_rows, x_width), weight, accumulate,
-                    Phase::kPrefill);
+    backend_.MatMul(out.Rows(first, batch.prefill_rows), x.Rows(first, batch.prefill_rows), weight,
+                    accumulate, Phase::kPrefill);
   }
   if (batch.decode_rows() > 0) {
-    backend_.MatMul(Rows(out, batch.prefill_rows, batch.rows(), out_width),
-                    Rows(x, batch.prefill_rows, batch.rows(), x_width), weight, accumulate,
-                    Phase::kDecode);
+    backend_.MatMul(out.Rows(batch.prefill_rows, batch.rows()),
+                    x.Rows(batch.prefill_rows, batch.rows()), weight, accumulate, Phase::kDecode);
   }
 }
 
 void Decoder::FeedForward(const Layer& layer, const Batch& batch, int64_t first) {
   const Activations& a = activations_;
   const int64_t rows = batch.rows();
-  const int64_t hidden = config_.hidden;
-  const int64_t ffn = config_.ffn_hidden;
-  backend_.RmsNorm(Rows(a.normed, first, rows, hidden), Rows(a.residual, first, rows, hidden),
-                   *layer.ffn_norm, config_.rms_epsilon);
-  MatMul(a.gate_up, 2 * ffn, a.normed, hidden, *layer.gate_up, false, batch, first);
-  backend_.GatedActivation(Rows(a.gated, first, rows, ffn), Rows(a.gate_up, first, rows, 2 * ffn));
-  MatMul(a.residual, hidden, a.gated, ffn, *layer.down, true, batch, first);
+  backend_.RmsNorm(a.normed.Rows(first, rows), a.residual.Rows(first, rows), *layer.ffn_norm,
+                   config_.rms_epsilon);
+  MatMul(a.gate_up, a.normed, *layer.gate_up, false, batch, first);
+  backend_.GatedActivation(a.gated.Rows(first, rows), a.gate_up.Rows(first, rows));
+  MatMul(a.residual, a.gated, *layer.down, true, batch, first);
 }
 
 void Decoder::RunLayers(const Batch& batch, const KvPool& pool, LayerStored layer_stored) {
   const Activations& a = activations_;
   const int64_t rows = batch.rows();
-  const int64_t hidden = config_.hidden;
-  const int64_t q_width = int64_t{config_.heads} * config_.head_dim;
-  const int64_t qkv_width = q_width + int64_t{2} * config_.kv_heads * config_.head_dim;
-  const Tensor residual{a.residual, rows, hidden};
-  const Tensor normed{a.normed, rows, hidden};
-  const Tensor qkv{a.qkv, rows, qkv_width};
-  const Tensor attended{a.attended, rows, q_width};
+  const int64_t q_width = a.attended.width;
+  const Tensor qkv = a.qkv.Rows(0, rows);
   for (int i = 0; i < config_.layers; ++i) {
     const Layer& layer = layers_[i];
-    backend_.RmsNorm(normed, residual, *layer.attention_norm, config_.rms_epsilon);
-    MatMul(a.qkv, qkv_width, a.normed, hidden, *layer.qkv, false, batch, 0);
+    backend_.RmsNorm(a.normed.Rows(0, rows), a.residual.Rows(0, rows), *layer.attention_norm,
+                     config_.rms_epsilon);
+    MatMul(a.qkv, a.normed, *layer.qkv, false, batch, 0);
     if (config_.qk_norm) {
       backend_.HeadNorm(qkv, 0, config_.heads, *layer.q_norm, config_.rms_epsilon);
       backend_.HeadNorm(qkv, q_width, config_.kv_heads, *layer.k_norm, config_.rms_epsilon);
@@ -182,20 +187,21 @@ void Decoder::RunLayers(const Batch& batch, const KvPool& pool, LayerStored laye
     const bool last = i + 1 == config_.layers;
     if (last && batch.decode_rows() == 0) return;
     const int64_t first = last ? batch.prefill_rows : 0;
+    const Tensor attended = a.attended.Rows(0, rows);
     if (first < batch.prefill_rows) {
       backend_.Attention(attended, qkv, batch, config_, pool, i, Phase::kPrefill);
     }
     if (batch.decode_rows() > 0) {
       backend_.Attention(attended, qkv, batch, config_, pool, i, Phase::kDecode);
     }
-    MatMul(a.residual, hidden, a.attended, q_width, *layer.attention_out, true, batch, first);
+    MatMul(a.residual, a.attended, *layer.attention_out, true, batch, first);
     FeedForward(layer, batch, first);
   }
   LH_CHECK(head_ != nullptr || config_.tied_head, "a decoder without its head cannot sample");
-  const Tensor last_normed = Rows(a.normed, batch.prefill_rows, rows, hidden);
-  backend_.RmsNorm(last_normed, Rows(a.residual, batch.prefill_rows, rows, hidden), *final_norm_,
+  const Tensor last_normed = a.normed.Rows(batch.prefill_rows, rows);
+  backend_.RmsNorm(last_normed, a.residual.Rows(batch.prefill_rows, rows), *final_norm_,
                    config_.rms_epsilon);
-  backend_.MatMul({a.logits, batch.decode_rows(), config_.vocab}, last_normed,
+  backend_.MatMul(a.logits.Rows(0, batch.decode_rows()), last_normed,
                   config_.tied_head ? *embedding_ : *head_, false, Phase::kDecode);
 }
 
@@ -209,8 +215,8 @@ absl::StatusOr<std::vector<absl::StatusOr<SampledToken>>> Decoder::Run(
            absl::StrCat(samples.size(), " samples for ", sampled_rows, " decode rows"));
   LH_RETURN_IF_ERROR(Reserve(rows, sampled_rows));
 
-  backend_.BeginStep(batch, config_, pool);
-  backend_.Embed({activations_.residual, rows, config_.hidden}, *embedding_, batch.tokens);
+  LH_RETURN_IF_ERROR(backend_.BeginStep(batch, config_, pool));
+  backend_.Embed(activations_.residual.Rows(0, rows), *embedding_, batch.tokens);
   if (batch.prefill_rows > 0) {
     RunLayers(batch, pool, layer_stored);
   } else {
@@ -221,7 +227,7 @@ absl::StatusOr<std::vector<absl::StatusOr<SampledToken>>> Decoder::Run(
   }
   if (sampled_rows == 0) return std::vector<absl::StatusOr<SampledToken>>();
   for (int64_t i = 0; i < sampled_rows; ++i) samples[i].row = i;
-  return backend_.Sample({activations_.logits, sampled_rows, config_.vocab}, samples);
+  return backend_.Sample(activations_.logits.Rows(0, sampled_rows), samples);
 }
 
 }  // namespace longhaul

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -21,6 +22,7 @@ namespace longhaul {
 
 struct DecoderOptions {
   bool head = true;  // false: a process that never samples does not hold the output head
+  std::function<void(int layers)> layer_prepared = nullptr;  // told while weights are prepared
 };
 
 class Decoder {
@@ -38,35 +40,47 @@ class Decoder {
   using LayerStored = absl::FunctionRef<void(int layer, DeviceEvent stored)>;
 
   // Runs one step. samples[i] belongs to decode row batch.prefill_rows + i; its `row` is set here.
-  // Returns after the results are on the host. Fails as a whole only when activations cannot be
-  // allocated (ResourceExhausted, nothing was run).
+  // Returns after the results are on the host. Fails as a whole only when the step's memory cannot
+  // be allocated (ResourceExhausted, nothing was run).
   absl::StatusOr<std::vector<absl::StatusOr<SampledToken>>> Run(const Batch& batch,
                                                                 const KvPool& pool,
                                                                 absl::Span<SampleRow> samples,
                                                                 LayerStored layer_stored);
 
   const ModelConfig& config() const { return config_; }
+  // Memory for the activations of a step of `rows`, of which `logits_rows` are decode rows.
+  int64_t ActivationBytes(int64_t rows, int64_t logits_rows) const;
 
  private:
   struct Layer {
     std::unique_ptr<PreparedWeight> attention_norm, qkv, q_norm, k_norm, attention_out;
     std::unique_ptr<PreparedWeight> ffn_norm, gate_up, down;
   };
+  // One kind of activation: rows of `width` elements.
+  struct Activation {
+    std::byte* data = nullptr;
+    int64_t width = 0;
+    int64_t element_bytes = 0;
+    Tensor Rows(int64_t first, int64_t end) const {
+      return {reinterpret_cast<float*>(data + first * width * element_bytes), end - first, width};
+    }
+  };
   // Activations of a step, grown to the largest one seen.
   struct Activations {
     std::unique_ptr<DeviceBuffer> memory;
     int64_t rows = 0;
     int64_t logits_rows = 0;
-    float *residual = nullptr, *normed = nullptr, *qkv = nullptr, *attended = nullptr;
-    float *gate_up = nullptr, *gated = nullptr, *logits = nullptr;
+    Activation residual, normed, qkv, attended, gate_up, gated, logits;
   };
 
   Decoder(Backend& backend, ModelConfig config) : backend_(backend), config_(std::move(config)) {}
   absl::Status PrepareLayer(const LayerWeights& weights);
   absl::Status Reserve(int64_t rows, int64_t logits_rows);
+  // The widths of all activations but the logits, for bytes and for Reserve.
+  Activations Shapes() const;
   // out = x W^T over rows [first, rows), each phase by its own kernels.
-  void MatMul(float* out, int64_t out_width, float* x, int64_t x_width,
-              const PreparedWeight& weight, bool accumulate, const Batch& batch, int64_t first);
+  void MatMul(const Activation& out, const Activation& x, const PreparedWeight& weight,
+              bool accumulate, const Batch& batch, int64_t first);
   // Queues the layers over the embedded rows, and the logits of the decode rows.
   void RunLayers(const Batch& batch, const KvPool& pool, LayerStored layer_stored);
   void FeedForward(const Layer& layer, const Batch& batch, int64_t first);

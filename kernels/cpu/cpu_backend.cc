@@ -66,12 +66,16 @@ class CpuBackend final : public Backend {
   DeviceEvent Record() override { return 0; }
   bool IsDone(DeviceEvent event) override { return true; }
   void Wait(DeviceEvent event) override {}
+  KvMemory& kv_memory() override { return HostKvMemory(); }
 
+  int64_t activation_bytes() const override { return sizeof(float); }
+  int block_tokens() const override { return kBlockTokensStep; }
   absl::Status CheckShapes(const ModelConfig& config, const KvLayout& layout) const override;
   absl::StatusOr<std::unique_ptr<PreparedWeight>> Prepare(
       WeightUse use, absl::Span<const WeightView> parts,
       absl::Span<const WeightView> biases) override;
-  void BeginStep(const Batch& batch, const ModelConfig& config, const KvPool& pool) override;
+  absl::Status BeginStep(const Batch& batch, const ModelConfig& config,
+                         const KvPool& pool) override;
   void Embed(Tensor out, const PreparedWeight& embedding,
              absl::Span<const int32_t> tokens) override;
   void RmsNorm(Tensor out, Tensor x, const PreparedWeight& weight, float epsilon) override;
@@ -175,7 +179,8 @@ absl::StatusOr<std::unique_ptr<PreparedWeight>> CpuBackend::Prepare(
   return weight;
 }
 
-void CpuBackend::BeginStep(const Batch& batch, const ModelConfig& config, const KvPool& pool) {
+absl::Status CpuBackend::BeginStep(const Batch& batch, const ModelConfig& config,
+                                   const KvPool& pool) {
   if (rope_frequencies_.empty()) rope_frequencies_ = RopeFrequencies(config);
   const int64_t pairs = config.head_dim / 2;
   cosines_.resize(batch.rows() * pairs);
@@ -191,6 +196,7 @@ void CpuBackend::BeginStep(const Batch& batch, const ModelConfig& config, const 
                  cosines_.data() + row * pairs, sines_.data() + row * pairs);
     }
   });
+  return absl::OkStatus();
 }
 
 void CpuBackend::Embed(Tensor out, const PreparedWeight& embedding,

@@ -45,6 +45,36 @@ __device__ __forceinline__ void BarrierInit(uint64_t* barrier, uint32_t arrivals
                "r"(arrivals));
 }
 
+// --- clusters
+// -------------------------------------------------------------------------------------
+
+__device__ __forceinline__ uint32_t ClusterRank() {
+  uint32_t rank;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+
+// All threads of all blocks of the cluster. Also orders their accesses to each other's shared
+// memory.
+__device__ __forceinline__ void ClusterSync() {
+  asm volatile(
+      "barrier.cluster.arrive.release.aligned;\n"
+      "barrier.cluster.wait.acquire.aligned;" ::
+          : "memory");
+}
+
+// Arrives at the barrier that lies at the same place in block `rank` of the cluster.
+__device__ __forceinline__ void BarrierArriveAt(uint64_t* barrier, uint32_t rank) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 there;\n"
+      "mapa.shared::cluster.u32 there, %0, %1;\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
+      "}\n" ::"r"(SharedAddress(barrier)),
+      "r"(rank)
+      : "memory");
+}
+
 // Makes barriers that were just initialised known to the copy engine (and to a cluster).
 __device__ __forceinline__ void FenceBarrierInit() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
@@ -147,6 +177,31 @@ __device__ __forceinline__ void TmaLoad4d(void* to, const CUtensorMap* map, uint
       : "memory");
 }
 
+// The same into every block of the cluster whose bit is set in `blocks`, at the same place; each
+// one's own barrier counts the bytes.
+__device__ __forceinline__ void TmaLoad4dMulticast(void* to, const CUtensorMap* map,
+                                                   uint64_t* barrier, int32_t c0, int32_t c1,
+                                                   int32_t c2, int32_t c3, uint16_t blocks,
+                                                   uint64_t policy = kEvictNormal) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes"
+      ".multicast::cluster.L2::cache_hint [%0], [%1, {%3, %4, %5, %6}], [%2], %7, %8;" ::"r"(
+          SharedAddress(to)),
+      "l"(map), "r"(SharedAddress(barrier)), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "h"(blocks),
+      "l"(policy)
+      : "memory");
+}
+
+// Has the box fetched into the L2 cache, and waits for nothing.
+__device__ __forceinline__ void TmaPrefetch2d(const CUtensorMap* map, int32_t c0, int32_t c1,
+                                              uint64_t policy = kEvictNormal) {
+  asm volatile(
+      "cp.async.bulk.prefetch.tensor.2d.L2.global.tile.L2::cache_hint [%0, {%1, %2}], %3;" ::"l"(
+          map),
+      "r"(c0), "r"(c1), "l"(policy)
+      : "memory");
+}
+
 // Plain bytes (a multiple of 16, both ends 16-byte aligned) into shared memory.
 __device__ __forceinline__ void BulkLoad(void* to, const void* from, uint32_t bytes,
                                          uint64_t* barrier) {
@@ -244,6 +299,18 @@ __device__ __forceinline__ void MultiplyAddBf16(float (&d)[4], const uint32_t (&
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// Adds to a counter in global memory and returns what it was. What the block wrote before (and
+// passed a barrier with this thread) is seen by who adds later, and what those who added before
+// wrote is seen by the block behind its next barrier.
+__device__ __forceinline__ uint32_t AddAcquireRelease(uint32_t* counter, uint32_t value) {
+  uint32_t before;
+  asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;"
+               : "=r"(before)
+               : "l"(counter), "r"(value)
+               : "memory");
+  return before;
+}
+
 // --- registers, launches
 // --------------------------------------------------------------------------
 
@@ -269,7 +336,7 @@ __device__ __forceinline__ void LetLaterKernelsStart() {
 
 __device__ __forceinline__ float Exp2(float x) {
   float y;
-  asm volatile("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
 

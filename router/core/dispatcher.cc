@@ -221,7 +221,6 @@ GenerateRequest Dispatcher::MakeRequest(const Running& running, const Placement&
   }
   request.set_length_class(placement.is_long ? "long" : "short");
   request.set_cache_salt(call.cache_salt);
-  request.set_prefill_predicted_us(placement.predicted_us);
   return request;
 }
 

@@ -1,7 +1,10 @@
 """Requests that can be watched and left, and what a cluster says of itself while something goes wrong."""
 
+import contextlib
+import ctypes
 import http.client
 import json
+import os
 import pathlib
 import re
 import socket
@@ -14,6 +17,7 @@ POLL_SECONDS = 0.05
 WAIT_SECONDS = 240  # for something that must come; how soon it comes is no matter here
 SAMPLE = re.compile(r"^(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>.*)\})? (?P<value>\S+)$")
 WORKER_ROLES = ("prefill", "decode")
+PTRACE_SEIZE, PTRACE_INTERRUPT, PTRACE_DETACH, WAIT_FOR_THREAD = 0x4206, 0x4207, 17, 0x40000000  # sys/ptrace.h, wait.h
 
 
 def metric(process, name, **labels):
@@ -104,6 +108,26 @@ def restart(instance, process):
 def kill(process):
     process.child.kill()
     process.child.wait()
+
+
+def _ptrace(request, thread):
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.ptrace(request, thread, None, None) != 0:
+        raise OSError(ctypes.get_errno(), f"ptrace {request:#x} of thread {thread}")
+
+
+@contextlib.contextmanager
+def hung(process, name):
+    """One thread of the process stands still, as under a debugger; the others, gRPC's among them, run on."""
+    tasks = pathlib.Path(f"/proc/{process.pid}/task")
+    (thread,) = (int(task.name) for task in tasks.iterdir() if (task / "comm").read_text().strip() == name)
+    _ptrace(PTRACE_SEIZE, thread)
+    try:
+        _ptrace(PTRACE_INTERRUPT, thread)
+        os.waitpid(thread, WAIT_FOR_THREAD)
+        yield
+    finally:
+        _ptrace(PTRACE_DETACH, thread)
 
 
 class Request:

@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from disturbance import (
-    Request, generated_tokens, kill, live_blocks, metric, of_role, queued, restart, running, wait_for,
+    Request, generated_tokens, hung, kill, live_blocks, metric, of_role, queued, restart, running, wait_for,
     wait_until_nothing_is_held, wait_until_ready,
 )
 
@@ -257,6 +257,18 @@ def test_a_prefill_worker_that_stops_answering_is_given_up(fresh, in_peace):
     finally:
         watch.prefill.signal(signal.SIGCONT)
     assert outcome == in_peace(**question_for("carrying", "an unlucky one"))
+    wait_until_nothing_is_held(two)
+
+
+def test_a_prefill_worker_whose_loop_hangs_is_given_up_though_its_connections_live(fresh, in_peace):
+    two = fresh(2, 1, decode_flags=(*FINE["decode_flags"], "--heartbeat_ms=500"))
+    watch = Watch(two)
+    request = request_for(two, "computing", "an unlucky one")
+    watch.computing()
+    with hung(watch.prefill, "loop"):
+        outcome = request.end().outcome()
+        assert request.headers["x-longhaul-prefill"] != watch.prefill.name, request.headers
+    assert outcome == in_peace(**question_for("computing", "an unlucky one"))
     wait_until_nothing_is_held(two)
 
 

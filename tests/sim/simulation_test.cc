@@ -33,6 +33,7 @@ TEST(SimulationTest, EverySeedKeepsEveryPromise) {
     }
     total.finished += result.finished;
     total.kills += result.kills;
+    total.hangs += result.hangs;
     total.attempts_failed += result.attempts_failed;
     total.preemptions += result.preemptions;
     total.bytes_corrupted += result.bytes_corrupted;
@@ -41,6 +42,7 @@ TEST(SimulationTest, EverySeedKeepsEveryPromise) {
   // A simulation in which nothing happens proves nothing.
   EXPECT_GT(total.finished, 5'000);
   EXPECT_GT(total.kills, 100);
+  EXPECT_GT(total.hangs, 50);
   EXPECT_GT(total.attempts_failed, 300);
   EXPECT_GT(total.preemptions, 50);
   EXPECT_GT(total.bytes_corrupted, 100);
@@ -79,7 +81,7 @@ TEST_P(MutantTest, IsCaught) {
   EXPECT_THAT(output, testing::HasSubstr("replay: longhaul_sim --seed="));
 }
 
-INSTANTIATE_TEST_SUITE_P(All, MutantTest, testing::Range(1, 7));
+INSTANTIATE_TEST_SUITE_P(All, MutantTest, testing::Range(1, 9));
 
 }  // namespace
 }  // namespace longhaul

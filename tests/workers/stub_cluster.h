@@ -51,7 +51,41 @@ inline DecodeWorkerOptions StubDecodeOptions() {
   return options;
 }
 
-// One worker of each kind; `prefill` is reached under the address "prefill".
+// A prefill worker whose loop hangs while its connections live: it takes prompts and says what the
+// test lets it say.
+class SilentPrefill final : public PrefillEndpoint {
+ public:
+  std::unique_ptr<PrefillCall> Prefill(PrefillCommand::Open open, OnPrefillEvent on_event,
+                                       OnPrefillDone) override {
+    transfer_id_ = open.transfer_id();
+    on_event_ = std::move(on_event);
+    ++calls_open_;
+    return std::make_unique<Call>(&calls_open_);
+  }
+  std::unique_ptr<WorkerCall> WatchStatus(int64_t, OnStatus, OnDone) override { return nullptr; }
+
+  void SayHeartbeat() {
+    PrefillEvent event;
+    event.set_transfer_id(transfer_id_);
+    event.mutable_heartbeat();
+    on_event_(std::move(event));
+  }
+  int calls_open() const { return calls_open_; }
+
+ private:
+  struct Call final : PrefillCall {
+    explicit Call(int* open) : open(open) {}
+    ~Call() override { --*open; }
+    void Grant(int) override {}
+    int* const open;
+  };
+  uint32_t transfer_id_ = 0;
+  OnPrefillEvent on_event_;
+  int calls_open_ = 0;
+};
+
+// One worker of each kind; `prefill` is reached under the address "prefill", `silent` under
+// "silent".
 struct StubCluster {
   explicit StubCluster(int64_t prefill_blocks = 256, int64_t decode_blocks = 256,
                        DecodeWorkerOptions decode_options = StubDecodeOptions(),
@@ -66,7 +100,7 @@ struct StubCluster {
         prefill_engine(&loop, &loop, &prefill_transport),
         decode_engine(&loop, &loop, &decode_transport),
         prefill(prefill_options, &loop, &prefill_executor, &prefill_engine, prefill_memory.pool),
-        client(&loop, {{"prefill", {&loop, &prefill}}}),
+        client(&loop, {{"prefill", {&loop, &prefill}}, {"silent", {&loop, &silent}}}),
         decode(decode_options, &loop, &decode_executor, &decode_engine, &client,
                decode_memory.pool) {}
   ~StubCluster() { loop.RunUntilIdle(); }
@@ -78,6 +112,7 @@ struct StubCluster {
   InProcessTransport prefill_transport, decode_transport;
   TransferEngine prefill_engine, decode_engine;
   PrefillWorker prefill;
+  SilentPrefill silent;
   DirectPrefillClient client;
   DecodeWorker decode;
 };

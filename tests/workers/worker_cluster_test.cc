@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "absl/strings/str_cat.h"
 #include "tests/workers/stub_cluster.h"
 
 namespace longhaul {
@@ -122,6 +123,174 @@ TEST(WorkerClusterTest, RefusesWhatItCouldNeverServe) {
   const auto bad = Ask(cluster.decode, foreign);
   cluster.loop.RunFor(1'000'000);
   EXPECT_EQ(bad->status.code(), absl::StatusCode::kInvalidArgument);
+}
+
+GenerateRequest SilentFirst(const std::vector<int32_t>& prompt) {
+  GenerateRequest request = StubRequest(prompt, 5, /*remote=*/false);
+  for (const char* const name : {"silent", "prefill"}) {
+    request.add_prefill_addresses(name);
+    request.add_prefill_names(name);
+  }
+  return request;
+}
+
+// Heartbeats of HandOffOptions' default, and one for the timer that is under way.
+constexpr int64_t kSilenceUs = 6 * 2'000'000;
+
+TEST(WorkerClusterTest, APrefillWorkerThatSaysNothingIsLeftForTheNext) {
+  StubCluster cluster;
+  const std::vector<int32_t> prompt = StubPrompt(50, 1);
+  const auto reply = Ask(cluster.decode, SilentFirst(prompt));
+  cluster.loop.RunFor(kSilenceUs - 2'500'000);
+  EXPECT_EQ(cluster.silent.calls_open(), 1);
+  cluster.loop.RunFor(3'000'000);
+  EXPECT_TRUE(reply->done && reply->status.ok()) << reply->status;
+  EXPECT_EQ(reply->tokens, LocalTokens(prompt, 5));
+  EXPECT_EQ(reply->timing.prefill_name(), "prefill");
+  EXPECT_EQ(cluster.decode.counters().hand_off_attempts_failed, 1);
+  EXPECT_EQ(cluster.silent.calls_open(), 0);
+  ExpectQuiet(cluster);
+}
+
+TEST(WorkerClusterTest, AWordNowAndThenKeepsAnAttempt) {
+  StubCluster cluster;
+  const auto reply = Ask(cluster.decode, SilentFirst(StubPrompt(50, 1)));
+  for (int i = 0; i < 20; ++i) {
+    cluster.loop.RunFor(kSilenceUs - 2'500'000);
+    cluster.silent.SayHeartbeat();
+  }
+  EXPECT_EQ(cluster.silent.calls_open(), 1);
+  cluster.loop.RunFor(kSilenceUs + 1'000'000);
+  EXPECT_EQ(cluster.silent.calls_open(), 0);
+  EXPECT_TRUE(reply->done && reply->status.ok()) << reply->status;
+}
+
+TEST(WorkerClusterTest, APrefillWorkerThatComputesForLongSaysThatItLives) {
+  DecodeWorkerOptions options = StubDecodeOptions();
+  options.hand_off.heartbeat_us = 1'000;  // six of them are shorter than one chunk's compute
+  StubCluster cluster(256, 256, options);
+  const std::vector<int32_t> prompt = StubPrompt(400, 2);
+  const auto reply = Ask(cluster.decode, StubRequest(prompt, 5, true));
+  cluster.loop.RunFor(600'000'000);
+  EXPECT_TRUE(reply->done && reply->status.ok()) << reply->status;
+  EXPECT_GT(reply->timing.prefill_us(), 100'000);
+  EXPECT_EQ(cluster.decode.counters().hand_off_attempts_failed, 0);
+  EXPECT_EQ(reply->timing.path(), "remote");
+  ExpectQuiet(cluster);
+}
+
+TEST(WorkerClusterTest, ADecodeWorkerThatSaysNothingGivesThePrefillWorkersMemoryBack) {
+  StubCluster cluster;
+  std::string address;
+  cluster.decode_engine.Accept([&](absl::StatusOr<std::string> made) { address = *made; });
+  cluster.loop.RunFor(1'000);
+  PrefillCommand::Open open;
+  const std::vector<int32_t> prompt = StubPrompt(100, 1);
+  open.mutable_tokens()->Add(prompt.begin(), prompt.end());
+  open.set_transfer_id(1);
+  open.set_chunk_tokens(8);
+  open.set_chunks_granted(2);
+  open.set_link_address(address);
+  open.set_heartbeat_us(1'000'000);
+  int heartbeats = 0;
+  std::vector<absl::Status> ends;
+  const auto call = cluster.prefill.Prefill(
+      open, [&](const PrefillEvent& event) { heartbeats += event.has_heartbeat(); },
+      [&](const absl::Status& status) { ends.push_back(status); });
+  for (int i = 0; i < 10; ++i) {
+    cluster.loop.RunFor(4'000'000);
+    call->Grant(2);
+  }
+  EXPECT_EQ(heartbeats, 40);
+  EXPECT_GT(cluster.prefill.blocks().live(), 0);
+  EXPECT_THAT(ends, testing::IsEmpty());
+  cluster.loop.RunFor(60'000'000);
+  ASSERT_EQ(ends.size(), 1u);
+  EXPECT_EQ(ends[0].code(), absl::StatusCode::kDeadlineExceeded) << ends[0];
+  EXPECT_TRUE(cluster.prefill.idle());
+  EXPECT_EQ(cluster.prefill.blocks().live(), 0);
+}
+
+TEST(WorkerClusterTest, AHeartbeatThatWouldFloodAPrefillWorkerIsRefused) {
+  DecodeWorkerOptions options = StubDecodeOptions();
+  options.hand_off.heartbeat_us = 10;
+  StubCluster cluster(256, 256, options);
+  const auto reply = Ask(cluster.decode, StubRequest(StubPrompt(50, 1), 5, true));
+  cluster.loop.RunFor(600'000'000);
+  EXPECT_EQ(reply->status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(reply->status.message()), testing::HasSubstr("heartbeat every 10 us"));
+  ExpectQuiet(cluster);
+}
+
+TEST(WorkerClusterTest, ADecodeWorkerTellsWhatItHasToComputeOfPrompts) {
+  StubCluster cluster;
+  const auto remote = Ask(cluster.decode, StubRequest(StubPrompt(300, 1), 5, true));
+  EXPECT_EQ(cluster.decode.Status().queue_predicted_us(), 0);
+  const auto local = Ask(cluster.decode, StubRequest(StubPrompt(300, 2), 5, /*remote=*/false));
+  const double whole_us = cluster.decode.Status().queue_predicted_us();
+  EXPECT_NEAR(whole_us, CostModel().PrefillUs(299, 0), 1);
+  cluster.loop.RunFor(static_cast<int64_t>(whole_us / 2));
+  EXPECT_GT(cluster.decode.Status().queue_predicted_us(), 0);
+  EXPECT_LT(cluster.decode.Status().queue_predicted_us(), 0.8 * whole_us);
+  cluster.loop.RunFor(600'000'000);
+  EXPECT_TRUE(local->done && remote->done);
+  EXPECT_EQ(cluster.decode.Status().queue_predicted_us(), 0);
+}
+
+// A decode worker beside the cluster's own, in one of its lives.
+struct OtherDecode {
+  OtherDecode(StubCluster& cluster, const std::string& name, uint64_t incarnation)
+      : memory(256),
+        executor(&cluster.loop, memory.pool, kStubVocab, CostModel()),
+        transport(&cluster.loop, cluster.network),
+        engine(&cluster.loop, &cluster.loop, &transport),
+        worker(Options(name, incarnation), &cluster.loop, &executor, &engine, &cluster.client,
+               memory.pool) {}
+  static DecodeWorkerOptions Options(const std::string& name, uint64_t incarnation) {
+    DecodeWorkerOptions options = StubDecodeOptions();
+    options.name = name;
+    options.incarnation = incarnation;
+    return options;
+  }
+
+  StubMemory memory;
+  KvStubExecutor executor;
+  InProcessTransport transport;
+  TransferEngine engine;
+  DecodeWorker worker;
+};
+
+void ExpectServes(StubCluster& cluster, OtherDecode& decode, int32_t seed) {
+  const auto reply = Ask(decode.worker, StubRequest(StubPrompt(50, seed), 3, true));
+  cluster.loop.RunFor(600'000'000);
+  EXPECT_TRUE(reply->done && reply->status.ok()) << reply->status;
+  EXPECT_EQ(reply->timing.path(), "remote");
+}
+
+TEST(WorkerClusterTest, ADecodeWorkerBornAgainLeavesNoLinkBehind) {
+  StubCluster cluster;
+  for (uint64_t life = 1; life <= 20; ++life) {
+    OtherDecode decode(cluster, "decode-0", 100 + life);
+    ExpectServes(cluster, decode, static_cast<int32_t>(life));
+    EXPECT_EQ(cluster.prefill.links(), 1) << life;
+  }
+}
+
+TEST(WorkerClusterTest, LinksOfManyDecodeWorkersAreBounded) {
+  PrefillWorkerOptions options = StubPrefillOptions();
+  options.links_idle_max = 3;
+  StubCluster cluster(256, 256, StubDecodeOptions(), options);
+  OtherDecode returns(cluster, "returns", 99);
+  ExpectServes(cluster, returns, 99);
+  for (uint64_t other = 1; other <= 10; ++other) {
+    OtherDecode decode(cluster, absl::StrCat("decode-", other), 100 + other);
+    ExpectServes(cluster, decode, static_cast<int32_t>(other));
+    EXPECT_LE(cluster.prefill.links(), 3) << other;
+  }
+  // Its link was closed as the one that was idle for longest; it is served over a new one.
+  ExpectServes(cluster, returns, 98);
+  EXPECT_LE(returns.worker.counters().hand_off_attempts_failed, 1);
+  EXPECT_EQ(returns.worker.counters().local_fallbacks, 0);
 }
 
 }  // namespace

@@ -26,7 +26,7 @@ class ControlPlane::Stream : public std::enable_shared_from_this<Stream<Event, F
 
   void Open(Start start) {
     near_life_ = plane_->processes_[from_].life;
-    Cross(&to_far_us_, [self = this->shared_from_this(), start = std::move(start)] {
+    CrossTo(to_, &to_far_us_, [self = this->shared_from_this(), start = std::move(start)] {
       Process& process = self->plane_->processes_[self->to_];
       if (self->near_closed_ || !self->NearLives()) return;
       if (!process.up) {
@@ -48,11 +48,11 @@ class ControlPlane::Stream : public std::enable_shared_from_this<Stream<Event, F
     near_closed_ = true;
     on_event_ = nullptr;
     done_ = nullptr;
-    Cross(&to_far_us_, [self = this->shared_from_this()] { self->DropFar(); });
+    CrossTo(to_, &to_far_us_, [self = this->shared_from_this()] { self->DropFar(); });
   }
 
   void OnFar(std::function<void(FarCall&)> task) {
-    Cross(&to_far_us_, [self = this->shared_from_this(), task = std::move(task)] {
+    CrossTo(to_, &to_far_us_, [self = this->shared_from_this(), task = std::move(task)] {
       if (self->far_ != nullptr && self->FarLives()) task(*self->far_);
     });
   }
@@ -64,18 +64,19 @@ class ControlPlane::Stream : public std::enable_shared_from_this<Stream<Event, F
     return process.up && process.life == far_life_;
   }
 
-  void Cross(int64_t* last_us, Loop::Task task) {
+  void CrossTo(const std::string& whom, int64_t* last_us, Loop::Task task) {
     const int64_t now_us = plane_->loop_->NowUs();
     const int64_t at_us = std::max(*last_us, now_us + plane_->DrawDelayUs());
     *last_us = at_us;
-    plane_->loop_->PostAfter(at_us - now_us, std::move(task));
+    plane_->LoopOf(whom)->PostAfter(at_us - now_us, std::move(task));
   }
 
   void SendEvent(Event event) {
     const bool again = std::is_same_v<Event, PrefillEvent> && plane_->faults_ &&
                        plane_->dice_->Chance(plane_->scenario_.rpc_duplicates);
     for (int i = again ? 2 : 1; i > 0; --i) {
-      Cross(&to_near_us_, [self = this->shared_from_this(), event] { self->DeliverEvent(event); });
+      CrossTo(from_, &to_near_us_,
+              [self = this->shared_from_this(), event] { self->DeliverEvent(event); });
     }
   }
 
@@ -94,7 +95,7 @@ class ControlPlane::Stream : public std::enable_shared_from_this<Stream<Event, F
   }
 
   void SendDone(absl::Status status) {
-    Cross(&to_near_us_, [self = this->shared_from_this(), status = std::move(status)] {
+    CrossTo(from_, &to_near_us_, [self = this->shared_from_this(), status = std::move(status)] {
       self->FinishNear(status);
     });
   }
@@ -105,7 +106,7 @@ class ControlPlane::Stream : public std::enable_shared_from_this<Stream<Event, F
     plane_->trace_("done", static_cast<uint64_t>(status.code()));
     OnDone done = std::move(done_);
     done(status);
-    Cross(&to_far_us_, [self = this->shared_from_this()] { self->DropFar(); });
+    CrossTo(to_, &to_far_us_, [self = this->shared_from_this()] { self->DropFar(); });
   }
 
   void BreakNear() {
@@ -121,13 +122,10 @@ class ControlPlane::Stream : public std::enable_shared_from_this<Stream<Event, F
   // Notices, some time later, that one end is gone.
   void Watch() {
     if (!far_open_) return;
-    if (!FarLives()) {
-      BreakNear();
-      DropFar();
-      return;
-    }
-    if (!NearLives()) {
-      DropFar();
+    const auto self = this->shared_from_this();
+    if (!FarLives()) plane_->LoopOf(from_)->Post([self] { self->BreakNear(); });
+    if (!FarLives() || !NearLives()) {
+      plane_->LoopOf(to_)->Post([self] { self->DropFar(); });
       return;
     }
     plane_->loop_->PostAfter(plane_->scenario_.rpc_detect_us,
@@ -236,10 +234,12 @@ class ControlPlane::Prefills final : public PrefillClient {
   const std::string from_;
 };
 
-void ControlPlane::Up(const std::string& name, WorkerClient* decode, PrefillEndpoint* prefill) {
+void ControlPlane::Up(const std::string& name, Loop* loop, WorkerClient* decode,
+                      PrefillEndpoint* prefill) {
   Process& process = processes_[name];
   ++process.life;
   process.up = true;
+  process.loop = loop;
   process.decode = decode;
   process.prefill = prefill;
 }
@@ -249,6 +249,11 @@ void ControlPlane::Down(const std::string& name) {
   ++process.life;
   process.up = false;
   past_events_.erase(name);
+}
+
+Loop* ControlPlane::LoopOf(const std::string& name) {
+  Loop* const own = processes_[name].loop;
+  return own != nullptr ? own : loop_;  // nobody has ever served there
 }
 
 int64_t ControlPlane::DrawDelayUs() {

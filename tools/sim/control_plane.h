@@ -25,8 +25,9 @@ class ControlPlane {
                std::function<void(const char*, uint64_t)> trace)
       : loop_(loop), dice_(dice), scenario_(scenario), trace_(std::move(trace)) {}
 
-  // The process called `name` begins to serve, until Down. One of the two workers is null.
-  void Up(const std::string& name, WorkerClient* decode, PrefillEndpoint* prefill);
+  // The process called `name` begins to serve, until Down; what reaches it runs on its `loop`, the
+  // same in every life. One of the two workers is null.
+  void Up(const std::string& name, Loop* loop, WorkerClient* decode, PrefillEndpoint* prefill);
   // Every stream from or to it breaks.
   void Down(const std::string& name);
   void StopFaults() { faults_ = false; }
@@ -40,6 +41,7 @@ class ControlPlane {
   struct Process {
     int64_t life = 0;  // counts starts; a stream belongs to one life of each end
     bool up = false;
+    Loop* loop = nullptr;
     WorkerClient* decode = nullptr;
     PrefillEndpoint* prefill = nullptr;
   };
@@ -52,6 +54,7 @@ class ControlPlane {
   class PrefillStatus;
   class Prefills;
 
+  Loop* LoopOf(const std::string& name);
   int64_t DrawDelayUs();
 
   Loop* const loop_;

@@ -38,6 +38,7 @@ int main(int argc, char** argv) {
     total.failed += result.failed;
     total.aborted += result.aborted;
     total.kills += result.kills;
+    total.hangs += result.hangs;
     total.attempts_failed += result.attempts_failed;
     total.preemptions += result.preemptions;
     total.bytes_corrupted += result.bytes_corrupted;
@@ -52,11 +53,11 @@ int main(int argc, char** argv) {
   }
   absl::PrintF(
       "%d seeds, %d failed; %d requests finished, %d refused or failed with an error, %d left by "
-      "their client; %d kills, "
+      "their client; %d kills, %d hangs, "
       "%d hand-off attempts failed, %d step-backs, %d bytes damaged, %d messages lost; %.0f s of "
       "virtual time; trace "
       "%016x\n",
-      run, failed_seeds, total.finished, total.failed, total.aborted, total.kills,
+      run, failed_seeds, total.finished, total.failed, total.aborted, total.kills, total.hangs,
       total.attempts_failed, total.preemptions, total.bytes_corrupted, total.messages_lost,
       static_cast<double>(total.virtual_us) * 1e-6, hash);
   return failed_seeds == 0 ? 0 : 1;

@@ -22,7 +22,7 @@ SimMemory::SimMemory(int64_t blocks, Dice& dice) : bytes_(blocks * SimLayout().b
 
 void SimProcess::Start() {
   transports_.push_back(world_.network->MakeTransport(name_));
-  engine_ = std::make_unique<TransferEngine>(world_.loop, world_.loop, transports_.back().get());
+  engine_ = std::make_unique<TransferEngine>(&loop_, world_.loop, transports_.back().get());
   Build();
   running_ = true;
 }
@@ -33,6 +33,7 @@ void SimProcess::Kill() {
   TearDown();
   executor_.reset();
   engine_.reset();
+  loop_.GoOn();  // what waited finds nothing
   running_ = false;
 }
 
@@ -44,7 +45,7 @@ std::string SimProcess::UnquietBlocks(const BlockManager& blocks) const {
 void SimPrefill::Build() {
   memories_.push_back(std::make_unique<SimMemory>(world_.scenario->prefill_blocks, *world_.dice));
   executor_ =
-      std::make_unique<KvStubExecutor>(world_.loop, memories_.back()->pool(), kSimVocab, SimCost());
+      std::make_unique<KvStubExecutor>(&loop_, memories_.back()->pool(), kSimVocab, SimCost());
   PrefillWorkerOptions options;
   options.name = name_;
   options.incarnation = world_.dice->Bits() | 1;
@@ -53,9 +54,9 @@ void SimPrefill::Build() {
   options.fence_us = 20'000;
   options.scheduler.block_tokens = SimLayout().block_tokens;
   options.scheduler.chunk_tokens_max = 32;
-  worker_ = std::make_unique<PrefillWorker>(options, world_.loop, executor_.get(), engine_.get(),
+  worker_ = std::make_unique<PrefillWorker>(options, &loop_, executor_.get(), engine_.get(),
                                             memories_.back()->pool());
-  world_.control->Up(name_, nullptr, worker_.get());
+  world_.control->Up(name_, &loop_, nullptr, worker_.get());
 }
 
 void SimPrefill::TearDown() { worker_.reset(); }
@@ -68,7 +69,7 @@ std::string SimPrefill::Unquiet() const {
 void SimDecode::Build() {
   memories_.push_back(std::make_unique<SimMemory>(world_.scenario->decode_blocks, *world_.dice));
   executor_ =
-      std::make_unique<KvStubExecutor>(world_.loop, memories_.back()->pool(), kSimVocab, SimCost());
+      std::make_unique<KvStubExecutor>(&loop_, memories_.back()->pool(), kSimVocab, SimCost());
   DecodeWorkerOptions options;
   options.name = name_;
   options.incarnation = world_.dice->Bits() | 1;
@@ -82,10 +83,11 @@ void SimDecode::Build() {
   options.hand_off.quiesce_us = 10'000;
   options.hand_off.stall_us = 100'000;
   options.hand_off.link_bytes_per_us_min = 0.5;
+  options.hand_off.heartbeat_us = 20'000;
   prefill_client_ = world_.control->MakePrefillClient(name_);
-  worker_ = std::make_unique<DecodeWorker>(options, world_.loop, executor_.get(), engine_.get(),
+  worker_ = std::make_unique<DecodeWorker>(options, &loop_, executor_.get(), engine_.get(),
                                            prefill_client_.get(), memories_.back()->pool());
-  world_.control->Up(name_, worker_.get(), nullptr);
+  world_.control->Up(name_, &loop_, worker_.get(), nullptr);
 }
 
 void SimDecode::TearDown() {

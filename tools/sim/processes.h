@@ -15,6 +15,7 @@
 #include "prefill_worker/prefill_worker.h"
 #include "tools/sim/control_plane.h"
 #include "tools/sim/dice.h"
+#include "tools/sim/process_loop.h"
 #include "tools/sim/scenario.h"
 
 namespace longhaul {
@@ -46,13 +47,17 @@ class SimMemory {
 
 class SimProcess {
  public:
-  SimProcess(std::string name, SimWorld world) : name_(std::move(name)), world_(world) {}
+  SimProcess(std::string name, SimWorld world)
+      : name_(std::move(name)), world_(world), loop_(world.loop) {}
   virtual ~SimProcess() = default;
 
   const std::string& name() const { return name_; }
   void Start();
   void Kill();
   bool running() const { return running_; }
+  // Its loop stands still, while its connections and its wire live.
+  void Hang() { loop_.Hang(); }
+  void GoOn() { loop_.GoOn(); }
 
   // Empty when nothing is under way and no block is live; else what is left.
   virtual std::string Unquiet() const = 0;
@@ -64,6 +69,7 @@ class SimProcess {
 
   const std::string name_;
   const SimWorld world_;
+  ProcessLoop loop_;
   // What memory and links of earlier lives are made of.
   std::vector<std::unique_ptr<SimMemory>> memories_;
   std::vector<std::unique_ptr<Transport>> transports_;

@@ -6,7 +6,7 @@
 namespace longhaul {
 
 bool Scenario::Harmless() const {
-  return crashes == 0 && partitions == 0 && stops == 0 && network.loss == 0 &&
+  return crashes == 0 && partitions == 0 && stops == 0 && hangs == 0 && network.loss == 0 &&
          network.corruption == 0;
 }
 
@@ -54,6 +54,7 @@ Scenario DrawScenario(uint64_t seed) {
   }
   if (dice.Chance(0.25)) network.corruption = 0.01;
   scenario.rpc_detect_us = dice.Between(100, 20'000);
+  if (dice.Chance(0.25)) scenario.hangs = static_cast<int>(dice.Between(1, 2));
   return scenario;
 }
 
@@ -68,6 +69,7 @@ std::string Describe(const Scenario& scenario) {
   add(scenario.crashes > 0, absl::StrCat(scenario.crashes, " crashes"));
   add(scenario.partitions > 0, "partitions");
   add(scenario.stops > 0, "stops");
+  add(scenario.hangs > 0, "hangs");
   add(scenario.rpc_duplicates > 0, "duplicates");
   add(scenario.rpc_strays > 0, "strays");
   add(scenario.network.loss > 0, scenario.network.loss_is_told ? "told loss" : "silent loss");

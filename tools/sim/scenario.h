@@ -32,6 +32,7 @@ struct Scenario {
   int crashes = 0;      // kill and restart of a random worker
   int partitions = 0;   // of the data plane between two workers, healed later
   int stops = 0;        // a worker's data plane stands still for a while
+  int hangs = 0;        // a worker's loop stands still until every request has ended
   int64_t rpc_delay_us = 50;
   int64_t rpc_jitter_us = 0;
   int64_t rpc_detect_us = 1'000;  // until the other side of a crash knows

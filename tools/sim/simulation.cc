@@ -71,7 +71,7 @@ class World {
         control_(&loop_, &dice_, scenario_,
                  [this](const char* what, uint64_t value) { Trace(what, value); }) {
     const SimWorld world{&loop_, &dice_, &scenario_, &network_, &control_};
-    control_.Up("router", nullptr, nullptr);
+    control_.Up("router", &loop_, nullptr, nullptr);
     for (int i = 0; i < scenario.prefill_workers; ++i) {
       prefill_.push_back(std::make_unique<SimPrefill>(absl::StrCat("prefill-", i), world));
     }
@@ -117,6 +117,7 @@ class World {
     for (int64_t waited_us = 0; waited_us < kSettleUs && !AllEnded(); waited_us += 1'000'000)
       loop_.RunFor(1'000'000);
     CheckClients();
+    for (SimProcess* process : Processes()) process->GoOn();
     Probe();
     loop_.RunFor(kQuietUs);
     CheckQuiet();
@@ -209,6 +210,15 @@ class World {
       loop_.PostAfter(at_us, [this, name] { network_.Stop(name); });
       loop_.PostAfter(at_us + dice_.Between(1, 500'000), [this, name] { network_.Continue(name); });
     }
+    for (int i = 0; i < scenario_.hangs; ++i) {
+      SimProcess* const process = AnyProcess();
+      loop_.PostAfter(dice_.Between(0, scenario_.load_us), [this, process] {
+        if (!process->running()) return;
+        Trace("hang", 0);
+        ++result_.hangs;
+        process->Hang();
+      });
+    }
   }
 
   void Heal() {
@@ -285,6 +295,9 @@ class World {
       result_.preemptions += decode->worker()->preemptions();
       digest_mismatches_ += counters.digest_mismatches;
     }
+    for (const auto& prefill : prefill_) {
+      if (prefill->running()) abandoned_ += prefill->worker()->counters().prompts_abandoned;
+    }
   }
 
   void CheckQuiet() {
@@ -308,6 +321,10 @@ class World {
       Violation(absl::StrCat(wire.receives_overlapping,
                              " receives were posted into blocks that others still write"));
     }
+    // Whoever gives a prompt up says so; only one that hangs leaves it to its silence.
+    if (abandoned_ > 0 && scenario_.hangs == 0) {
+      Violation(absl::StrCat(abandoned_, " prompts were left without a cancel"));
+    }
     const bool damaged =
         network_.counters().bytes_corrupted > 0 || scenario_.network.sender_close_tears;
     if (digest_mismatches_ > 0 && !damaged) {
@@ -328,6 +345,7 @@ class World {
   std::vector<std::unique_ptr<Client>> clients_;
   size_t checked_ = 0;
   int64_t digest_mismatches_ = 0;
+  int64_t abandoned_ = 0;
   uint64_t trace_ = 0;
   SimulationResult result_;
 };

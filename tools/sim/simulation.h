@@ -2,11 +2,11 @@
 // Production code runs unchanged: router dispatcher, cluster view and policies, schedulers, block
 // managers, hand-off, sender and receiver. One thread; the same seed gives the same trace.
 //
-// Phases: load with faults; then faults off, everything healed and restarted, until all requests
-// have ended; then a probe to every pair of workers. Checked: every request has exactly one
-// outcome, its text is the reference's, an error only where a fault could have caused one; no
-// digest fails unless bytes were damaged; at the end nothing is under way and no block is live
-// anywhere.
+// Phases: load with faults; then faults off, everything healed and restarted but for loops that
+// hang, until all requests have ended; then those too, and a probe to every pair of workers.
+// Checked: every request has exactly one outcome, its text is the reference's, an error only where
+// a fault could have caused one; no digest fails unless bytes were damaged; at the end nothing is
+// under way and no block is live anywhere.
 #pragma once
 
 #include <cstdint>
@@ -25,6 +25,7 @@ struct SimulationResult {
   int64_t failed = 0;   // with an explicit error
   int64_t aborted = 0;  // by the client
   int64_t kills = 0;
+  int64_t hangs = 0;
   int64_t attempts_failed = 0;
   int64_t preemptions = 0;
   int64_t bytes_corrupted = 0;

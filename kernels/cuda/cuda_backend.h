@@ -1,0 +1,33 @@
+// The CUDA maker of the door Backend, for Hopper (sm_90a). Where the build has no CUDA the same
+// calls exist and answer Unavailable (kernels/cuda_absent; CMake chooses). Includes nothing of
+// CUDA.
+//
+// Precision. Weights are bf16: rounded once at load, from whatever the file has. The residual
+// stream, the logits, norms, rotations, softmax and all sums are float32; what passes between
+// kernels (normed, qkv, attended, gate_up and gated rows) and KV is bf16. Biases are rounded to
+// bf16.
+//
+// Shapes: head_dim 64 or 128, KV blocks of a multiple of 16 tokens, widths that are multiples of 8.
+#pragma once
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "common/model/backend.h"
+
+namespace longhaul {
+
+struct CudaBackendOptions {
+  int device = 0;             // CUDA's number of it
+  double memory_share = 0.9;  // of the device's memory, for everything this backend allocates
+  int load_threads = 4;       // convert and copy weights while a model loads
+};
+
+// OK when the device is there and can run the kernels. Errors: Unavailable with the reason and the
+// way out. Any thread.
+absl::Status CudaDeviceAnswers(int device);
+
+// Errors: those of CudaDeviceAnswers; InvalidArgument for the options; ResourceExhausted.
+absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaBackendOptions& options);
+
+}  // namespace longhaul

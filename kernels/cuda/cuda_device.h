@@ -1,0 +1,84 @@
+// A CUDA device as the door Device sees it: one stream, memory within a share, events. CudaBackend
+// is made of it. Device thread only, unless a method says otherwise.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/model/device.h"
+
+namespace longhaul {
+
+class CudaDevice {
+ public:
+  // Errors: see CudaDeviceAnswers and MakeCudaBackend.
+  static absl::StatusOr<std::unique_ptr<CudaDevice>> Open(int device, double memory_share);
+  ~CudaDevice();
+  CudaDevice(const CudaDevice&) = delete;
+  CudaDevice& operator=(const CudaDevice&) = delete;
+
+  std::string name() const;
+  int multiprocessors() const { return multiprocessors_; }
+  cudaStream_t stream() const { return stream_; }
+
+  // Makes this device the calling thread's: before any other CUDA call of a thread.
+  void Bind() const;
+
+  int64_t capacity_bytes() const;
+  // The buffers must not outlive the device. Zeroes nothing.
+  absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(int64_t bytes);
+  // How many buffers were freed so far: what was recorded before may hold a dead address.
+  uint64_t frees() const { return books_->frees; }
+
+  // Host memory is best pinned (CudaPinnedBuffer); other is copied through the driver's own
+  // staging, and the caller waits for that.
+  void Copy(void* to, const void* from, int64_t bytes);
+
+  DeviceEvent Record();
+  bool IsDone(DeviceEvent event);  // any thread
+  void Wait(DeviceEvent event);    // any thread
+
+ private:
+  struct Books {
+    int64_t allocated_bytes = 0;
+    uint64_t frees = 0;
+  };
+  class Buffer;
+
+  CudaDevice(int device, int64_t bytes_max);
+
+  const int device_;
+  const int64_t bytes_max_;
+  int multiprocessors_ = 0;
+  std::string product_;
+  cudaStream_t stream_ = nullptr;
+  const std::unique_ptr<Books> books_ = std::make_unique<Books>();
+  // Event n lies in events_[n % size]. It is recorded again only when it is done, so whoever asks
+  // for an old event late hears of a later one at worst.
+  std::vector<cudaEvent_t> events_;
+  uint64_t recorded_ = 0;
+};
+
+// Page-locked host memory, which the device reads and writes at full speed. Any thread.
+class CudaPinnedBuffer {
+ public:
+  static absl::StatusOr<CudaPinnedBuffer> Allocate(int64_t bytes);
+  CudaPinnedBuffer() = default;
+  std::byte* data() const { return data_.get(); }
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  struct Free {
+    void operator()(std::byte* data) const;
+  };
+  std::unique_ptr<std::byte, Free> data_;
+  int64_t bytes_ = 0;
+};
+
+}  // namespace longhaul

@@ -1,0 +1,16 @@
+// The build without CUDA.
+#include "kernels/cuda/cuda_backend.h"
+
+namespace longhaul {
+
+absl::Status CudaDeviceAnswers(int device) {
+  return absl::UnavailableError(
+      "this build has no CUDA: install the CUDA 13 toolkit (nvcc), configure with LONGHAUL_CUDA=ON "
+      "and build again, or use --backend=cpu");
+}
+
+absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaBackendOptions& options) {
+  return CudaDeviceAnswers(options.device);
+}
+
+}  // namespace longhaul

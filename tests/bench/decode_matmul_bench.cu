@@ -1,0 +1,309 @@
+// Times the decode product on the Llama-3-8B shapes, beside the rate of plain reading and beside
+// cuBLAS in the same run. Each figure is the median of replays of a graph whose calls go over
+// copies of the weight larger than the L2 cache; TB/s are the weight's bytes over the time.
+//   decode_matmul_bench [shapes|model]...
+#include <cublas_v2.h>
+#include <cuda_bf16.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/decode_matmul.h"
+#include "tests/kernels/cuda/hashed_bf16.cuh"
+
+namespace longhaul {
+namespace {
+
+constexpr int64_t kRowsMax = 256;
+constexpr int64_t kWidthMax = 14336;
+constexpr int64_t kVocabulary = 128256;
+constexpr int kReplays = 9;
+
+void CublasCheck(cublasStatus_t status) {
+  if (status != CUBLAS_STATUS_SUCCESS) {
+    std::fprintf(stderr, "cublas: %d\n", static_cast<int>(status));
+    std::exit(1);
+  }
+}
+
+template <typename T>
+T* Allocate(int64_t count) {
+  T* data = nullptr;
+  CudaCheck(cudaMalloc(&data, count * sizeof(T)), "cudaMalloc");
+  return data;
+}
+
+__nv_bfloat16* RandomMatrix(int64_t count, uint64_t seed) {
+  __nv_bfloat16* data = Allocate<__nv_bfloat16>(count);
+  FillHashed<<<2048, 256>>>(data, count, seed);
+  CudaCheckLaunch("FillHashed");
+  return data;
+}
+
+// Each thread sums 16-byte pieces of all that is there, eight under way at a time.
+__global__ void __launch_bounds__(512) ReadAll(const uint4* from, int64_t count, uint32_t* out) {
+  uint32_t sum = 0;
+  const int64_t step = int64_t{gridDim.x} * blockDim.x;
+  int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x;
+  for (; i + 7 * step < count; i += 8 * step) {
+    uint4 piece[8];
+#pragma unroll
+    for (int j = 0; j < 8; ++j) piece[j] = __ldcs(from + i + j * step);
+#pragma unroll
+    for (int j = 0; j < 8; ++j) sum += piece[j].x ^ piece[j].y ^ piece[j].z ^ piece[j].w;
+  }
+  if (sum == 0x12345678) *out = sum;
+}
+
+class Bench {
+ public:
+  Bench() {
+    CudaCheck(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, 0),
+              "multiprocessors");
+    CudaCheck(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
+    CudaCheck(cudaEventCreate(&begin_), "cudaEventCreate");
+    CudaCheck(cudaEventCreate(&end_), "cudaEventCreate");
+    x_ = RandomMatrix(kRowsMax * kWidthMax, 1);
+    out_ = Allocate<float>(kRowsMax * kVocabulary);
+    workspace_.partials =
+        Allocate<float>(DecodeMatmulPartialBytes(kRowsMax, multiprocessors_) / sizeof(float));
+    workspace_.arrivals =
+        Allocate<uint32_t>(DecodeMatmulArrivalBytes(multiprocessors_) / sizeof(uint32_t));
+    CudaCheck(cudaMemset(workspace_.arrivals, 0, DecodeMatmulArrivalBytes(multiprocessors_)), "memset");
+    CudaCheck(cudaMemset(out_, 0, kRowsMax * kVocabulary * sizeof(float)), "memset");
+    CublasCheck(cublasCreate(&cublas_));
+    CublasCheck(cublasSetStream(cublas_, stream_));
+    constexpr int64_t kCublasWorkspace = 64 << 20;
+    CublasCheck(
+        cublasSetWorkspace(cublas_, Allocate<std::byte>(kCublasWorkspace), kCublasWorkspace));
+    decode_matmul_knobs.streaming = Allocate<uint32_t>(64);
+    CudaCheck(cudaMemset(decode_matmul_knobs.streaming, 0, 256), "memset");
+    CudaCheck(cudaDeviceSynchronize(), "setup");
+  }
+
+  // The median time of a replay of what `queue` queues, in microseconds.
+  double ReplayUs(const std::function<void()>& queue) {
+    cudaGraph_t graph;
+    cudaGraphExec_t replay;
+    CudaCheck(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "capture");
+    queue();
+    CudaCheck(cudaStreamEndCapture(stream_, &graph), "capture");
+    CudaCheck(cudaGraphInstantiate(&replay, graph, 0), "cudaGraphInstantiate");
+    std::vector<float> times;
+    for (int i = 0; i < kReplays + 2; ++i) {
+      CudaCheck(cudaEventRecord(begin_, stream_), "cudaEventRecord");
+      CudaCheck(cudaGraphLaunch(replay, stream_), "cudaGraphLaunch");
+      CudaCheck(cudaEventRecord(end_, stream_), "cudaEventRecord");
+      CudaCheck(cudaEventSynchronize(end_), "replay");
+      float ms = 0;
+      CudaCheck(cudaEventElapsedTime(&ms, begin_, end_), "cudaEventElapsedTime");
+      if (i >= 2) times.push_back(ms * 1000);
+    }
+    CudaCheck(cudaGraphExecDestroy(replay), "cudaGraphExecDestroy");
+    CudaCheck(cudaGraphDestroy(graph), "cudaGraphDestroy");
+    std::sort(times.begin(), times.end());
+    return times[times.size() / 2];
+  }
+
+  double ReadCeiling() {
+    constexpr int64_t kBytes = int64_t{4} << 30;
+    const __nv_bfloat16* data = RandomMatrix(kBytes / 2, 2);
+    double best = 0;
+    for (const int ctas : {2, 3, 4}) {
+      const double us = ReplayUs([&] {
+        ReadAll<<<multiprocessors_ * ctas, 512, 0, stream_>>>(reinterpret_cast<const uint4*>(data),
+                                                              kBytes / 16, workspace_.arrivals);
+      });
+      best = std::max(best, kBytes / us / 1e6);
+    }
+    CudaCheck(cudaFree(const_cast<__nv_bfloat16*>(data)), "cudaFree");
+    return best;
+  }
+
+  void Queue(const DecodeMatmulPlan& plan, int64_t rows, DecodeOutput output) {
+    LaunchDecodeMatmul(plan, x_, rows, nullptr, out_, output, workspace_, stream_);
+  }
+
+  void QueueCublas(const __nv_bfloat16* weight, int64_t n, int64_t k, int64_t rows) {
+    const float one = 1, zero = 0;
+    CublasCheck(cublasGemmEx(cublas_, CUBLAS_OP_T, CUBLAS_OP_N, static_cast<int>(n),
+                             static_cast<int>(rows), static_cast<int>(k), &one, weight, CUDA_R_16BF,
+                             static_cast<int>(k), x_, CUDA_R_16BF, static_cast<int>(k), &zero, out_,
+                             CUDA_R_16BF, static_cast<int>(n), CUBLAS_COMPUTE_32F,
+                             CUBLAS_GEMM_DEFAULT));
+  }
+
+  void Shapes(double ceiling, const std::vector<int64_t>& rows_list, bool with_cublas) {
+    struct Shape {
+      const char* name;
+      int64_t n;
+      int64_t k;
+      DecodeOutput output;
+    };
+    for (const Shape& shape : {Shape{"qkv", 6144, 4096, DecodeOutput::kBf16},
+                               Shape{"out", 4096, 4096, DecodeOutput::kFloatAccumulate},
+                               Shape{"gate_up", 28672, 4096, DecodeOutput::kBf16},
+                               Shape{"down", 4096, 14336, DecodeOutput::kFloatAccumulate},
+                               Shape{"head", kVocabulary, 4096, DecodeOutput::kFloat}}) {
+      const int64_t count = shape.n * shape.k;
+      const int64_t copies = std::max<int64_t>(2, (int64_t{300} << 20) / (count * 2) + 1);
+      const int64_t calls = std::max<int64_t>(copies, 24 / copies * copies);
+      std::vector<__nv_bfloat16*> weights;
+      std::vector<DecodeMatmulPlan> plans;
+      for (int64_t i = 0; i < copies; ++i) {
+        weights.push_back(RandomMatrix(count, 100 + i));
+        plans.push_back(PlanDecodeMatmul(weights[i], shape.n, shape.k, multiprocessors_));
+      }
+      for (const int64_t rows : rows_list) {
+        const double us = ReplayUs([&] {
+                            for (int64_t i = 0; i < calls; ++i) {
+                              Queue(plans[i % copies], rows, shape.output);
+                            }
+                          }) /
+                          calls;
+        const double rate = count * 2 / us / 1e6;
+        std::printf("%-8s rows %3ld: %7.2f us  %.2f TB/s = %.3f of reading", shape.name, rows, us,
+                    rate, rate / ceiling);
+        if (with_cublas) {
+          const double cublas_us = ReplayUs([&] {
+                                     for (int64_t i = 0; i < calls; ++i) {
+                                       QueueCublas(weights[i % copies], shape.n, shape.k, rows);
+                                     }
+                                   }) /
+                                   calls;
+          std::printf("   cuBLAS %7.2f us  %.2f TB/s", cublas_us, count * 2 / cublas_us / 1e6);
+        }
+        std::printf("\n");
+      }
+      for (__nv_bfloat16* weight : weights) CudaCheck(cudaFree(weight), "cudaFree");
+    }
+  }
+
+  // All products of one step of the 8B model, each with a weight of its own.
+  void Model(double ceiling, const std::vector<int64_t>& rows_list) {
+    struct Matrix {
+      int64_t n;
+      int64_t k;
+      DecodeOutput output;
+    };
+    const Matrix layer[] = {{6144, 4096, DecodeOutput::kBf16},
+                            {4096, 4096, DecodeOutput::kFloatAccumulate},
+                            {28672, 4096, DecodeOutput::kBf16},
+                            {4096, 14336, DecodeOutput::kFloatAccumulate}};
+    std::vector<Matrix> matrices;
+    for (int i = 0; i < 32; ++i)
+      matrices.insert(matrices.end(), std::begin(layer), std::end(layer));
+    matrices.push_back({kVocabulary, 4096, DecodeOutput::kFloat});
+    std::vector<DecodeMatmulPlan> plans;
+    std::vector<__nv_bfloat16*> weights;
+    double bytes = 0;
+    for (const Matrix& matrix : matrices) {
+      weights.push_back(RandomMatrix(matrix.n * matrix.k, 1000 + plans.size()));
+      plans.push_back(PlanDecodeMatmul(weights.back(), matrix.n, matrix.k, multiprocessors_));
+      bytes += 2.0 * matrix.n * matrix.k;
+    }
+    const double floor_us = bytes / ceiling / 1e6;
+    for (const int64_t rows : rows_list) {
+      const auto queue = [&] {
+        for (size_t i = 0; i < plans.size(); ++i) Queue(plans[i], rows, matrices[i].output);
+      };
+      const double us = ReplayUs(queue);
+      std::printf("8B step, rows %3ld: %7.1f us, floor %7.1f, %.3f of reading\n", rows, us,
+                  floor_us, floor_us / us);
+      if (rows == 1 || rows == 16) Sweep(queue);
+    }
+    for (__nv_bfloat16* weight : weights) CudaCheck(cudaFree(weight), "cudaFree");
+  }
+
+  void Sweep(const std::function<void()>& queue) {
+    const DecodeMatmulKnobs saved = decode_matmul_knobs;
+    DecodeMatmulKnobs k = saved;
+    const auto run = [&](const char* name) {
+      decode_matmul_knobs = k;
+      std::printf("  %-44s %7.1f us\n", name, ReplayUs(queue));
+      decode_matmul_knobs = saved;
+      k = saved;
+      CudaCheck(cudaMemset(saved.streaming, 0, 4), "memset");
+    };
+run("base");
+    k.trigger = 1; run("trigger after wait");
+    for (const uint32_t t : {0, 1}) for (const uint32_t d : {1, 17, 33, 65, 97, 121}) {
+      k.delay = d; k.trigger = t;
+      char name[80]; std::snprintf(name, 80, "delay until %u stream, trigger %u", d - 1, t);
+      run(name);
+    }
+  }
+
+  void Trace(const std::vector<int64_t>& rows_list) {
+    const int64_t shapes[][2] = {{6144, 4096}, {4096, 4096}, {28672, 4096}, {4096, 14336}};
+    std::vector<DecodeMatmulPlan> plans;
+    for (int i = 0; i < 12; ++i) {
+      const auto& [n, k] = shapes[i % 4];
+      plans.push_back(PlanDecodeMatmul(RandomMatrix(n * k, 3000 + i), n, k, multiprocessors_));
+    }
+    constexpr int kCtas = 132;
+    uint64_t* trace = Allocate<uint64_t>(14 * kCtas * 8);
+    const DecodeMatmulKnobs saved = decode_matmul_knobs;
+    CudaCheck(cudaMemset(trace, 0, 14 * kCtas * 64), "memset");
+    for (const int64_t rows : rows_list) for (const uint32_t delay : {0, 1}) {
+      const auto queue = [&] {
+        decode_matmul_knobs.trace = trace;
+        for (size_t i = 0; i < plans.size(); ++i) {
+          Queue(plans[i], rows, i % 2 ? DecodeOutput::kFloatAccumulate : DecodeOutput::kBf16);
+        }
+      };
+      decode_matmul_knobs.delay = delay;
+      const double us = ReplayUs(queue);
+      decode_matmul_knobs = saved;
+      std::vector<uint64_t> t(12 * kCtas * 8);
+      CudaCheck(cudaMemcpy(t.data(), trace, t.size() * 8, cudaMemcpyDefault), "copy");
+      uint64_t zero = ~uint64_t{0};
+      for (int c = 0; c < kCtas; ++c) if (t[(4 * kCtas + c) * 8] != 0) zero = std::min(zero, t[(4 * kCtas + c) * 8]);
+      std::printf("trace rows %ld delay %u, %.1f us: min-max of start, fill, wait over, 1st refill, issued, summed, end\n", rows, delay, us);
+      for (int i = 4; i < 10; ++i) {
+        std::printf("%5ldx%-5ld", plans[i].n, plans[i].k);
+        for (int s = 0; s < 7; ++s) {
+          double low = 1e30, high = -1e30;
+          for (int c = 0; c < kCtas; ++c) {
+            if (t[(i * kCtas + c) * 8 + s] == 0) continue;
+            const double at = (static_cast<double>(t[(i * kCtas + c) * 8 + s]) - static_cast<double>(zero)) / 1000;
+            low = std::min(low, at); high = std::max(high, at);
+          }
+          std::printf(" %6.1f-%-6.1f", low, high);
+        }
+        std::printf("\n");
+      }
+    }
+  }
+
+ private:
+  int multiprocessors_ = 0;
+  cudaStream_t stream_;
+  cudaEvent_t begin_;
+  cudaEvent_t end_;
+  cublasHandle_t cublas_;
+  __nv_bfloat16* x_;
+  float* out_;
+  DecodeMatmulWorkspace workspace_;
+};
+
+}  // namespace
+}  // namespace longhaul
+
+int main(int argc, char** argv) {
+  longhaul::Bench bench;
+  const double ceiling = bench.ReadCeiling();
+  std::printf("plain reading: %.3f TB/s\n", ceiling);
+  std::vector<std::string> what(argv + 1, argv + argc);
+  for (const std::string& part : what) {
+    if (part == "model") bench.Model(ceiling, {1, 16, 32, 64, 128, 256});
+    if (part == "shapes") bench.Shapes(ceiling, {1, 2, 4, 8, 16, 32, 64, 128, 256}, true);
+    if (part == "trace") bench.Trace({1, 128});
+    if (part == "quick") bench.Shapes(ceiling, {1, 16, 32, 64, 128, 256}, false);
+  }
+}

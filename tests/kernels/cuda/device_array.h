@@ -1,0 +1,57 @@
+// Arrays in device memory for tests and benchmarks: filled from the host, read back to it. Every
+// CUDA call is checked.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/cuda/cuda_check.h"
+
+namespace longhaul {
+
+// The number of CUDA devices; 0 where no driver answers.
+inline int CudaDevices() {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess) {
+    cudaGetLastError();
+    return 0;
+  }
+  return count;
+}
+
+template <typename T>
+class DeviceArray {
+ public:
+  explicit DeviceArray(int64_t size) : size_(size) {
+    CudaCheck(cudaMalloc(reinterpret_cast<void**>(&data_), size * sizeof(T)), "cudaMalloc");
+  }
+  explicit DeviceArray(const std::vector<T>& values) : DeviceArray(values.size()) {
+    CudaCheck(cudaMemcpy(data_, values.data(), size_ * sizeof(T), cudaMemcpyHostToDevice),
+              "cudaMemcpy");
+  }
+  ~DeviceArray() { cudaFree(data_); }
+  DeviceArray(const DeviceArray&) = delete;
+  DeviceArray& operator=(const DeviceArray&) = delete;
+
+  // Every byte 0xFF: NaN as float and as bf16, so that what is never written shows.
+  void Poison() {
+    CudaCheck(cudaMemset(data_, 0xFF, size_ * sizeof(T)), "cudaMemset");
+    CudaCheck(cudaDeviceSynchronize(), "cudaMemset");
+  }
+  std::vector<T> Read() const {
+    std::vector<T> values(size_);
+    CudaCheck(cudaMemcpy(values.data(), data_, size_ * sizeof(T), cudaMemcpyDeviceToHost),
+              "cudaMemcpy");
+    return values;
+  }
+  T* data() const { return data_; }
+  int64_t size() const { return size_; }
+
+ private:
+  T* data_ = nullptr;
+  int64_t size_;
+};
+
+}  // namespace longhaul
