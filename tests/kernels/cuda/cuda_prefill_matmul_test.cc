@@ -89,8 +89,9 @@ TEST_P(CudaPrefillMatmulTest, AgreesWithFloat64) {
     difference += off * off;
     norm += expected * expected;
   }
-  // A bf16 output rounds by 2^-9 at most; float32 sums are far closer.
-  EXPECT_LT(std::sqrt(difference / norm), shape().accumulate ? 1e-5 : 2.5e-3);
+  // A bf16 output rounds by 2^-9 at most. Float32 sums are far closer, though the matrix unit cuts
+  // their low bits off where others would round: over 14,336 terms that is some 1e-5.
+  EXPECT_LT(std::sqrt(difference / norm), shape().accumulate ? 5e-5 : 2.5e-3);
 }
 
 TEST_P(CudaPrefillMatmulTest, ARowHasTheSameBitsInAnyCompany) {
