@@ -40,6 +40,11 @@ class DeviceArray {
     CudaCheck(cudaMemset(data_, 0xFF, size_ * sizeof(T)), "cudaMemset");
     CudaCheck(cudaDeviceSynchronize(), "cudaMemset");
   }
+  // `values`: at most size() of them, into the array's beginning.
+  void Write(const std::vector<T>& values) {
+    CudaCheck(cudaMemcpy(data_, values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice),
+              "cudaMemcpy");
+  }
   std::vector<T> Read() const {
     std::vector<T> values(size_);
     CudaCheck(cudaMemcpy(values.data(), data_, size_ * sizeof(T), cudaMemcpyDeviceToHost),
