@@ -77,7 +77,6 @@ absl::Status Main() {
   choice.backend = absl::GetFlag(FLAGS_backend);
   choice.cuda.device = absl::GetFlag(FLAGS_device);
   choice.cuda.memory_share = absl::GetFlag(FLAGS_gpu_memory_share);
-  choice.cuda.load_threads = absl::GetFlag(FLAGS_threads);
   choice.host_memory_only = true;  // UCX is not told of device memory yet
   CpuBackendOptions& backend_options = choice.cpu;
   backend_options.threads = absl::GetFlag(FLAGS_threads);

@@ -62,7 +62,6 @@ struct Stack {
     choice.backend = absl::GetFlag(FLAGS_backend);
     choice.cuda.device = absl::GetFlag(FLAGS_device);
     choice.cuda.memory_share = absl::GetFlag(FLAGS_gpu_memory_share) / 2;
-    choice.cuda.load_threads = absl::GetFlag(FLAGS_threads);
     CpuBackendOptions& options = choice.cpu;
     options.threads = absl::GetFlag(FLAGS_threads);
     options.pack_prefill_at_load = prefill;

@@ -1,5 +1,7 @@
 #include "kernels/cuda/cuda_backend.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <utility>
@@ -34,6 +36,8 @@ constexpr int kWidthStep = 8;
 // Rows that the tables of a step are made for at first.
 constexpr int64_t kDecodeStepRows = 256;
 constexpr int64_t kMixedStepRows = 8192;
+// More would not copy faster than the bus.
+constexpr long kLoadThreadsMax = 8;
 // Rows that a decode product takes at once.
 constexpr int64_t kDecodeMatmulRows = 256;
 
@@ -413,15 +417,19 @@ void CudaBackend::GatedActivation(Tensor out, Tensor gate_up) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaBackendOptions& options) {
-  if (options.load_threads < 1 || options.load_threads > 1024) {
+  if (options.load_threads < 0 || options.load_threads > 1024) {
     return absl::InvalidArgumentError(
         absl::StrCat(options.load_threads, " threads asked for; use 1 to 1024"));
   }
+  const int load_threads =
+      options.load_threads > 0
+          ? options.load_threads
+          : static_cast<int>(std::clamp(sysconf(_SC_NPROCESSORS_ONLN), 1L, kLoadThreadsMax));
   LH_ASSIGN_OR_RETURN(auto device, CudaDevice::Open(options.device, options.memory_share));
   LH_ASSIGN_OR_RETURN(auto prefill_matmul, PrefillMatmul::Make(*device));
   LH_ASSIGN_OR_RETURN(auto kv_memory, CudaKvMemory::Make(*device));
   return std::make_unique<CudaBackend>(std::move(device), std::move(prefill_matmul),
-                                       std::move(kv_memory), options.load_threads);
+                                       std::move(kv_memory), load_threads);
 }
 
 }  // namespace longhaul

@@ -20,7 +20,7 @@ namespace longhaul {
 struct CudaBackendOptions {
   int device = 0;             // CUDA's number of it
   double memory_share = 0.9;  // of the device's memory, for everything this backend allocates
-  int load_threads = 4;       // convert and copy weights while a model loads
+  int load_threads = 0;       // convert and copy weights while a model loads; 0: by the machine
 };
 
 // OK when the device is there and can run the kernels. Errors: Unavailable with the reason and the

@@ -1,4 +1,4 @@
-// The sampler's kernel: sampler.h's rules over many rows at once, a thread block each.
+// The sampler's kernel: sampler.h's rules over many rows at once, a cluster of thread blocks each.
 //
 // A token's weight is computed with the very operations of the host's sampler, so both see the same
 // float32 weights. Sums of weights are integers in units of 2^-44, exact in any order, so the same

@@ -28,7 +28,7 @@ ABSL_FLAG(int64_t, kv_tokens, 270000, "tokens that the KV pool holds");
 ABSL_FLAG(int64_t, prompt_tokens_max, 131072, "no longer prompt is run");
 ABSL_FLAG(int, steps, 20, "decode steps timed for each context; the median is printed");
 ABSL_FLAG(bool, operations, true, "time each operation of a layer first");
-ABSL_FLAG(int, load_threads, 8, "threads that load the weights");
+ABSL_FLAG(int, load_threads, 0, "threads that load the weights; 0: by the machine");
 
 namespace longhaul {
 namespace {
