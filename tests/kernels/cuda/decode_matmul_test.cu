@@ -125,7 +125,8 @@ class Product {
     std::vector<float> host = out_.Host(count + 1);
     if (output == DecodeOutput::kBf16) {
       std::vector<__nv_bfloat16> narrow(count + 1);
-      std::memcpy(narrow.data(), host.data(), narrow.size() * sizeof(__nv_bfloat16));
+      std::memcpy(static_cast<void*>(narrow.data()), host.data(),
+                  narrow.size() * sizeof(__nv_bfloat16));
       for (int64_t i = 0; i <= count; ++i) host[i] = __bfloat162float(narrow[i]);
     }
     EXPECT_TRUE(std::isnan(host[count])) << "wrote behind the output";
