@@ -25,7 +25,7 @@
 #include "decode_worker/decode_service.h"
 #include "decode_worker/decode_worker.h"
 #include "decode_worker/grpc_prefill_client.h"
-#include "kernels/cpu/cpu_backend.h"
+#include "kernels/choose_backend.h"
 #include "kv_transfer/self_test.h"
 #include "kv_transfer/ucx/ucx_metrics_feed.h"
 #include "kv_transfer/ucx/ucx_transport.h"
@@ -36,11 +36,17 @@ ABSL_FLAG(std::string, listen, "127.0.0.1:0",
           "host:port of the control plane; port 0 takes a free one");
 ABSL_FLAG(std::string, http, "127.0.0.1:0",
           "host:port of /metrics, /livez, /readyz; port 0 takes a free one");
+ABSL_FLAG(std::string, backend, "auto",
+          "what computes: cpu, cuda, or auto, which takes CUDA where a device answers");
+ABSL_FLAG(int, device, 0, "CUDA's number of the GPU");
+ABSL_FLAG(double, gpu_memory_share, 0.9, "share of the GPU's memory that this process may take");
 ABSL_FLAG(int, threads, 1, "CPU threads that compute");
 ABSL_FLAG(std::vector<std::string>, cores, {},
           "cores to pin the compute threads to, as 0,1; empty pins none");
-ABSL_FLAG(int64_t, kv_bytes, 0, "memory for KV blocks; 0 chooses by the model's context");
-ABSL_FLAG(int, block_tokens, 16, "tokens in a KV block; the same on all workers");
+ABSL_FLAG(int64_t, kv_bytes, 0,
+          "memory for KV blocks; 0 chooses by the model's context, or all of the GPU's share");
+ABSL_FLAG(int, block_tokens, 0,
+          "tokens in a KV block, the same on all workers; 0: what suits the backend");
 ABSL_FLAG(int64_t, batch_sequences_max, 64, "requests generated at once");
 ABSL_FLAG(int64_t, local_prefill_tokens_max, 32,
           "a prompt's remainder up to this long is computed here");
@@ -67,10 +73,16 @@ absl::Status Main() {
     return absl::InvalidArgumentError(
         absl::StrCat("--heartbeat_ms=", absl::GetFlag(FLAGS_heartbeat_ms), "; use 1 or more"));
   }
-  CpuBackendOptions backend_options;
+  BackendChoice choice;
+  choice.backend = absl::GetFlag(FLAGS_backend);
+  choice.cuda.device = absl::GetFlag(FLAGS_device);
+  choice.cuda.memory_share = absl::GetFlag(FLAGS_gpu_memory_share);
+  choice.cuda.load_threads = absl::GetFlag(FLAGS_threads);
+  choice.host_memory_only = true;  // UCX is not told of device memory yet
+  CpuBackendOptions& backend_options = choice.cpu;
   backend_options.threads = absl::GetFlag(FLAGS_threads);
   LH_ASSIGN_OR_RETURN(backend_options.cores, ParseCores(absl::GetFlag(FLAGS_cores)));
-  LH_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, MakeCpuBackend(backend_options));
+  LH_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, ChooseBackend(choice));
   LH_ASSIGN_OR_RETURN(
       const std::unique_ptr<WorkerModel> model,
       WorkerModel::Load(*backend, {.path = absl::GetFlag(FLAGS_model),

@@ -33,6 +33,9 @@ struct PendingReceive {
 struct InProcessWire {
   enum End { kReceiver = 0, kSender = 1 };
 
+  explicit InProcessWire(KvMemory* memory) : memory(memory) {}
+
+  KvMemory* const memory;
   absl::Mutex mutex;
   std::shared_ptr<Completions> completions[2] ABSL_GUARDED_BY(mutex);  // [End]; null: not there yet
   bool closed[2] ABSL_GUARDED_BY(mutex) = {false, false};
@@ -58,7 +61,7 @@ struct InProcessWire {
     } else {
       SendCursor from(send.pieces);
       ReceiveCursor to(receive.pieces);
-      CopyPieces(from, to, sent_bytes);
+      memory->Copy(PairedRuns(from, to, sent_bytes));
     }
     Finish(kSender, std::move(send.done), absl::OkStatus());
     Finish(kReceiver, std::move(receive.done), std::move(status));
@@ -221,11 +224,12 @@ std::shared_ptr<InProcessNetwork> MakeInProcessNetwork() {
   return std::make_shared<InProcessNetwork>();
 }
 
-InProcessTransport::InProcessTransport(Loop* loop, std::shared_ptr<InProcessNetwork> network)
-    : loop_(loop), network_(std::move(network)) {}
+InProcessTransport::InProcessTransport(Loop* loop, std::shared_ptr<InProcessNetwork> network,
+                                       KvMemory* memory)
+    : loop_(loop), network_(std::move(network)), memory_(memory) {}
 
 absl::StatusOr<Transport::Accepted> InProcessTransport::Accept() {
-  auto wire = std::make_shared<InProcessWire>();
+  auto wire = std::make_shared<InProcessWire>(memory_);
   auto completions = std::make_shared<Completions>(loop_);
   {
     absl::MutexLock lock(&wire->mutex);

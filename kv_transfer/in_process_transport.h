@@ -11,6 +11,7 @@
 #include <memory>
 #include <string>
 
+#include "common/model/kv_memory.h"
 #include "common/runtime/loop.h"
 #include "kv_transfer/transport.h"
 
@@ -22,8 +23,10 @@ std::shared_ptr<InProcessNetwork> MakeInProcessNetwork();
 
 class InProcessTransport final : public Transport {
  public:
-  // `loop` outlives the transport and its links.
-  InProcessTransport(Loop* loop, std::shared_ptr<InProcessNetwork> network);
+  // `loop` and `memory` outlive the transport and its links. A message is copied by the receiving
+  // end's memory, which must reach the sender's pieces.
+  InProcessTransport(Loop* loop, std::shared_ptr<InProcessNetwork> network,
+                     KvMemory* memory = &HostKvMemory());
 
   std::string name() const override { return "in-process"; }
   absl::StatusOr<Accepted> Accept() override;
@@ -33,6 +36,7 @@ class InProcessTransport final : public Transport {
  private:
   Loop* const loop_;
   const std::shared_ptr<InProcessNetwork> network_;
+  KvMemory* const memory_;
 };
 
 }  // namespace longhaul

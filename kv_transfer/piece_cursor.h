@@ -7,6 +7,7 @@
 #include <cstring>
 #include <vector>
 
+#include "common/model/kv_memory.h"
 #include "kv_transfer/transport.h"
 
 namespace longhaul {
@@ -52,16 +53,27 @@ class PieceCursor {
 using SendCursor = PieceCursor<SendPiece>;
 using ReceiveCursor = PieceCursor<ReceivePiece>;
 
-// Copies up to `bytes_max` bytes and moves both cursors; returns how many, fewer only where one
-// list ends.
-inline int64_t CopyPieces(SendCursor& from, ReceiveCursor& to, int64_t bytes_max) {
-  int64_t copied = 0;
-  while (copied < bytes_max && !from.at_end() && !to.at_end()) {
-    const int64_t step = std::min({from.run_bytes(), to.run_bytes(), bytes_max - copied});
-    std::memcpy(to.data(), from.data(), step);
+// Which bytes go where: runs that lie in one piece on both sides, up to `bytes_max` bytes, fewer
+// only where one list ends. Moves both cursors.
+inline std::vector<KvMemory::Run> PairedRuns(SendCursor& from, ReceiveCursor& to,
+                                             int64_t bytes_max) {
+  std::vector<KvMemory::Run> runs;
+  while (bytes_max > 0 && !from.at_end() && !to.at_end()) {
+    const int64_t step = std::min({from.run_bytes(), to.run_bytes(), bytes_max});
+    runs.push_back({to.data(), from.data(), step});
     from.Advance(step);
     to.Advance(step);
-    copied += step;
+    bytes_max -= step;
+  }
+  return runs;
+}
+
+// Copies them in host memory; returns how many bytes.
+inline int64_t CopyPieces(SendCursor& from, ReceiveCursor& to, int64_t bytes_max) {
+  int64_t copied = 0;
+  for (const KvMemory::Run& run : PairedRuns(from, to, bytes_max)) {
+    std::memcpy(run.to, run.from, run.bytes);
+    copied += run.bytes;
   }
   return copied;
 }

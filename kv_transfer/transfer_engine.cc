@@ -59,15 +59,18 @@ struct TransferEngine::Shared : std::enable_shared_from_this<TransferEngine::Sha
   Loop* loop;
   Loop* transfer_loop;
   Transport* transport;
+  KvMemory* memory;
   bool alive = true;                         // owner's Loop only
   absl::flat_hash_map<LinkId, Entry> links;  // transfer thread only
 };
 
-TransferEngine::TransferEngine(Loop* loop, Loop* transfer_loop, Transport* transport)
+TransferEngine::TransferEngine(Loop* loop, Loop* transfer_loop, Transport* transport,
+                               KvMemory* memory)
     : shared_(std::make_shared<Shared>()) {
   shared_->loop = loop;
   shared_->transfer_loop = transfer_loop;
   shared_->transport = transport;
+  shared_->memory = memory;
 }
 
 TransferEngine::~TransferEngine() {
@@ -135,7 +138,7 @@ void TransferEngine::Send(LinkId link, TransferTag tag, std::vector<SendPiece> p
           shared->OperationEnded(link);
         });
     // Hashed while the wire is busy with it already.
-    const uint64_t digest = MessageDigest(pieces, slab_bytes);
+    const uint64_t digest = MessageDigest(*shared->memory, pieces, slab_bytes);
     shared->Reply([posted = std::move(posted), digest]() mutable { posted(digest); });
   });
 }
@@ -158,7 +161,8 @@ void TransferEngine::Receive(LinkId link, TransferTag tag, std::vector<ReceivePi
                          [shared, link, slab_bytes, received = std::move(received),
                           done = std::move(done)](absl::Status status) mutable {
                            const uint64_t digest =
-                               status.ok() ? MessageDigest(received, slab_bytes) : 0;
+                               status.ok() ? MessageDigest(*shared->memory, received, slab_bytes)
+                                           : 0;
                            shared->Reply([done = std::move(done), status = std::move(status),
                                           digest]() mutable { done(std::move(status), digest); });
                            shared->OperationEnded(link);

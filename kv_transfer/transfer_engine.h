@@ -11,6 +11,7 @@
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
+#include "common/model/kv_memory.h"
 #include "common/runtime/loop.h"
 #include "kv_transfer/transport.h"
 
@@ -26,9 +27,10 @@ class TransferEngine {
   using ReceiveDone = absl::AnyInvocable<void(absl::Status, uint64_t digest)>;
   using Closed = absl::AnyInvocable<void()>;
 
-  // `transport` is called on `transfer_loop` only. Both loops and the transport outlive the engine
-  // and its last tasks.
-  TransferEngine(Loop* loop, Loop* transfer_loop, Transport* transport);
+  // `transport` and `memory`, in which all pieces lie, are called on `transfer_loop` only. Both
+  // loops, the transport and the memory outlive the engine and its last tasks.
+  TransferEngine(Loop* loop, Loop* transfer_loop, Transport* transport,
+                 KvMemory* memory = &HostKvMemory());
   // Closes every link, in the transfer thread.
   ~TransferEngine();
 

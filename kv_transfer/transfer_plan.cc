@@ -50,14 +50,13 @@ TransferTag MakeTransferTag(uint32_t transfer_id, int chunk, int layer) {
          static_cast<uint64_t>(layer);
 }
 
-uint64_t MessageDigest(absl::Span<const SendPiece> pieces, int64_t slab_bytes) {
-  uint64_t digest = 0;
+uint64_t MessageDigest(KvMemory& memory, absl::Span<const SendPiece> pieces, int64_t slab_bytes) {
+  std::vector<const std::byte*> slabs;
   for (const SendPiece& piece : pieces) {
-    for (int64_t at = 0; at < piece.bytes; at += slab_bytes) {
-      digest = Hash64Of(piece.data + at, slab_bytes, digest);
-    }
+    for (int64_t at = 0; at < piece.bytes; at += slab_bytes) slabs.push_back(piece.data + at);
   }
-  return digest;
+  const std::vector<uint64_t> digests = memory.Digests(slabs, slab_bytes);
+  return Hash64Of(digests.data(), digests.size() * sizeof(uint64_t));
 }
 
 uint64_t ChunkDigest(absl::Span<const uint64_t> layer_digests) {

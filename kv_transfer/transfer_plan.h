@@ -11,6 +11,7 @@
 
 #include "absl/types/span.h"
 #include "common/model/kv_layout.h"
+#include "common/model/kv_memory.h"
 #include "kv_transfer/transport.h"
 
 namespace longhaul {
@@ -60,10 +61,10 @@ inline constexpr int kTransferChunksMax = 1 << 20;
 inline constexpr int kTransferLayersMax = 1 << 12;
 TransferTag MakeTransferTag(uint32_t transfer_id, int chunk, int layer);
 
-// A message's digest is folded over its slabs in order, a chunk's over its layers in order, so that
-// both are the same however blocks lie in memory, and a swapped, stale or missing slab changes
-// them. Host memory.
-uint64_t MessageDigest(absl::Span<const SendPiece> pieces, int64_t slab_bytes);
+// A message's digest is folded over those of its slabs in order, a chunk's over its layers in
+// order, so that both are the same however blocks lie in memory, and a swapped, stale or missing
+// slab changes them. The pieces lie in `memory`.
+uint64_t MessageDigest(KvMemory& memory, absl::Span<const SendPiece> pieces, int64_t slab_bytes);
 uint64_t ChunkDigest(absl::Span<const uint64_t> layer_digests);
 
 }  // namespace longhaul

@@ -42,7 +42,8 @@ namespace longhaul {
 // tags and never uses one twice in the life of a link.
 using TransferTag = uint64_t;
 
-// Pieces are host memory; those of no bytes are allowed, and so is a message of none.
+// Pieces are memory that the transport's maker was told of, host memory for most; those of no bytes
+// are allowed, and so is a message of none.
 struct SendPiece {
   const std::byte* data = nullptr;
   int64_t bytes = 0;

@@ -20,7 +20,7 @@
 #include "common/process/worker_admin.h"
 #include "common/runtime/run_and_wait.h"
 #include "common/runtime/thread_loop.h"
-#include "kernels/cpu/cpu_backend.h"
+#include "kernels/choose_backend.h"
 #include "kv_transfer/self_test.h"
 #include "kv_transfer/ucx/ucx_metrics_feed.h"
 #include "kv_transfer/ucx/ucx_transport.h"
@@ -34,11 +34,17 @@ ABSL_FLAG(std::string, listen, "127.0.0.1:0",
           "host:port of the control plane; port 0 takes a free one");
 ABSL_FLAG(std::string, http, "127.0.0.1:0",
           "host:port of /metrics, /livez, /readyz; port 0 takes a free one");
+ABSL_FLAG(std::string, backend, "auto",
+          "what computes: cpu, cuda, or auto, which takes CUDA where a device answers");
+ABSL_FLAG(int, device, 0, "CUDA's number of the GPU");
+ABSL_FLAG(double, gpu_memory_share, 0.9, "share of the GPU's memory that this process may take");
 ABSL_FLAG(int, threads, 1, "CPU threads that compute");
 ABSL_FLAG(std::vector<std::string>, cores, {},
           "cores to pin the compute threads to, as 0,1; empty pins none");
-ABSL_FLAG(int64_t, kv_bytes, 0, "memory for KV blocks; 0 chooses by the model's context");
-ABSL_FLAG(int, block_tokens, 16, "tokens in a KV block; the same on all workers");
+ABSL_FLAG(int64_t, kv_bytes, 0,
+          "memory for KV blocks; 0 chooses by the model's context, or all of the GPU's share");
+ABSL_FLAG(int, block_tokens, 0,
+          "tokens in a KV block, the same on all workers; 0: what suits the backend");
 ABSL_FLAG(double, chunk_target_ms, 100,
           "what a prefill chunk should take: how long a short prompt waits for a long one");
 ABSL_FLAG(int64_t, chunk_tokens_max, 1024, "most tokens in a prefill chunk");
@@ -54,11 +60,17 @@ absl::Status Main() {
   BlockStopSignals();
   const std::string name = absl::GetFlag(FLAGS_name);
   InitLog(name, LogLevel::kInfo);
-  CpuBackendOptions backend_options;
+  BackendChoice choice;
+  choice.backend = absl::GetFlag(FLAGS_backend);
+  choice.cuda.device = absl::GetFlag(FLAGS_device);
+  choice.cuda.memory_share = absl::GetFlag(FLAGS_gpu_memory_share);
+  choice.cuda.load_threads = absl::GetFlag(FLAGS_threads);
+  choice.host_memory_only = true;  // UCX is not told of device memory yet
+  CpuBackendOptions& backend_options = choice.cpu;
   backend_options.threads = absl::GetFlag(FLAGS_threads);
   backend_options.pack_prefill_at_load = true;
   LH_ASSIGN_OR_RETURN(backend_options.cores, ParseCores(absl::GetFlag(FLAGS_cores)));
-  LH_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, MakeCpuBackend(backend_options));
+  LH_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, ChooseBackend(choice));
   LH_ASSIGN_OR_RETURN(
       const std::unique_ptr<WorkerModel> model,
       WorkerModel::Load(*backend, {.path = absl::GetFlag(FLAGS_model),
@@ -90,7 +102,7 @@ absl::Status Main() {
   options.context_tokens_max = model->file().config.context_tokens_max;
   options.scheduler.chunk_target_us = absl::GetFlag(FLAGS_chunk_target_ms) * 1000;
   options.scheduler.chunk_tokens_max = absl::GetFlag(FLAGS_chunk_tokens_max);
-  options.scheduler.block_tokens = absl::GetFlag(FLAGS_block_tokens);
+  options.scheduler.block_tokens = model->pool().layout.block_tokens;
 
   ThreadLoop loop({.name = "loop"});
   std::unique_ptr<TransferEngine> engine;

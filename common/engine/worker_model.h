@@ -14,12 +14,21 @@
 
 namespace longhaul {
 
+// Left free on a device for the tables of steps, recorded steps, the libraries' own memory and the
+// trying out of algorithms.
+inline constexpr int64_t kDeviceReserveBytes = int64_t{1536} << 20;
+
 struct WorkerModelOptions {
   std::string path;
-  int block_tokens = 16;
-  int64_t kv_bytes = 0;  // of the pool; 0: twice the KV of the model's whole context, at least 256
-                         // MiB, and at most a sixth of the memory that is free
-  bool head = true;      // false: the process never samples
+  int block_tokens = 0;  // of a KV block; 0: what suits the backend
+  // Of the pool. 0, where the model computes in the host's memory: twice the KV of its whole
+  // context, at least 256 MiB, and at most a sixth of what is free. 0 on a device: all that is
+  // free, less what steps need (see step_rows_max) and kDeviceReserveBytes.
+  int64_t kv_bytes = 0;
+  bool head = true;  // false: the process never samples
+  // On a device: rows of the largest step that memory is kept for, and of them the sampled ones.
+  int64_t step_rows_max = 8192;
+  int64_t sampled_rows_max = 256;
 };
 
 class WorkerModel {

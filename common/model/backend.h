@@ -92,6 +92,8 @@ class Backend : public Device {
   // Bytes of an element of the tensors that are the backend's own: normed, qkv, attended, gate_up
   // and gated rows.
   virtual int64_t activation_bytes() const = 0;
+  // Tokens of a KV block that suit the kernels best.
+  virtual int block_tokens() const = 0;
 
   // Whether the kernels take the model's shapes and the pool's. Error: InvalidArgument with the
   // number and what would be valid. Asked once, before anything is prepared.

@@ -50,6 +50,7 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Create(Backend& backend, Model
     if (absl::Status status = decoder->PrepareLayer(weights.layers[i]); !status.ok()) {
       return absl::Status(status.code(), absl::StrCat("layer ", i, ": ", status.message()));
     }
+    if (options.layer_prepared) options.layer_prepared(i + 1);
   }
   LH_RETURN_IF_ERROR(CheckShape("final_norm", weights.final_norm, 1, c.hidden));
   LH_ASSIGN_OR_RETURN(decoder->final_norm_,

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -21,6 +22,7 @@ namespace longhaul {
 
 struct DecoderOptions {
   bool head = true;  // false: a process that never samples does not hold the output head
+  std::function<void(int layers)> layer_prepared = nullptr;  // told while weights are prepared
 };
 
 class Decoder {

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "common/model/kv_memory.h"
 
 namespace longhaul {
 
@@ -41,6 +42,9 @@ class Device {
   virtual DeviceEvent Record() = 0;
   virtual bool IsDone(DeviceEvent event) = 0;  // any thread
   virtual void Wait(DeviceEvent event) = 0;    // any thread; blocks the caller
+
+  // This device's memory as the transfer thread sees it. Any thread may ask.
+  virtual KvMemory& kv_memory() = 0;
 };
 
 }  // namespace longhaul

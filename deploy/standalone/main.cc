@@ -25,7 +25,7 @@
 #include "common/runtime/thread_loop.h"
 #include "decode_worker/decode_metrics_feed.h"
 #include "decode_worker/decode_worker.h"
-#include "kernels/cpu/cpu_backend.h"
+#include "kernels/choose_backend.h"
 #include "kv_transfer/in_process_transport.h"
 #include "prefill_worker/prefill_metrics_feed.h"
 #include "prefill_worker/prefill_worker.h"
@@ -35,12 +35,18 @@ ABSL_FLAG(std::string, name, "standalone", "name of this process in logs and met
 ABSL_FLAG(std::string, model, "", "a GGUF file or a Hugging Face folder");
 ABSL_FLAG(std::string, http, "127.0.0.1:8000", "host:port of the API; port 0 takes a free one");
 ABSL_FLAG(std::string, served_model_name, "", "what clients call the model; empty: its own name");
+ABSL_FLAG(std::string, backend, "auto",
+          "what computes: cpu, cuda, or auto, which takes CUDA where a device answers");
+ABSL_FLAG(int, device, 0, "CUDA's number of the GPU");
+ABSL_FLAG(double, gpu_memory_share, 0.9,
+          "share of the GPU's memory to take, half of it for each of prefill and decode");
 ABSL_FLAG(int, threads, 1, "CPU threads that compute, for each of prefill and decode");
 ABSL_FLAG(std::vector<std::string>, cores, {},
           "cores to pin the compute threads to, as 0,1; empty pins none");
 ABSL_FLAG(int64_t, kv_bytes, 0,
-          "memory for KV blocks, for each of prefill and decode; 0 chooses by the model's context");
-ABSL_FLAG(int, block_tokens, 16, "tokens in a KV block");
+          "memory for KV blocks, for each of prefill and decode; 0 chooses by the model's context, "
+          "or all of the GPU's share");
+ABSL_FLAG(int, block_tokens, 0, "tokens in a KV block; 0: what suits the backend");
 ABSL_FLAG(double, drain_s, 10, "how long a stopping process finishes what it has accepted");
 ABSL_FLAG(std::string, ready_file, "", "written once the process listens");
 
@@ -52,13 +58,18 @@ constexpr char kPrefillAddress[] = "in-process";
 // A model on its own backend, and its executor: what each of the two workers computes with.
 struct Stack {
   static absl::StatusOr<std::unique_ptr<Stack>> Make(bool prefill) {
-    CpuBackendOptions options;
+    BackendChoice choice;
+    choice.backend = absl::GetFlag(FLAGS_backend);
+    choice.cuda.device = absl::GetFlag(FLAGS_device);
+    choice.cuda.memory_share = absl::GetFlag(FLAGS_gpu_memory_share) / 2;
+    choice.cuda.load_threads = absl::GetFlag(FLAGS_threads);
+    CpuBackendOptions& options = choice.cpu;
     options.threads = absl::GetFlag(FLAGS_threads);
     options.pack_prefill_at_load = prefill;
     LH_ASSIGN_OR_RETURN(options.cores, ParseCores(absl::GetFlag(FLAGS_cores)));
     auto stack = std::make_unique<Stack>();
     stack->device_core = options.cores.empty() ? -1 : options.cores[0];
-    LH_ASSIGN_OR_RETURN(stack->backend, MakeCpuBackend(options));
+    LH_ASSIGN_OR_RETURN(stack->backend, ChooseBackend(choice));
     LH_ASSIGN_OR_RETURN(
         stack->model,
         WorkerModel::Load(*stack->backend, {.path = absl::GetFlag(FLAGS_model),
@@ -70,7 +81,8 @@ struct Stack {
 
   // On `loop`.
   void Begin(ThreadLoop& loop, ThreadLoop& transfer_loop, Transport* transport) {
-    engine = std::make_unique<TransferEngine>(&loop, &transfer_loop, transport);
+    engine =
+        std::make_unique<TransferEngine>(&loop, &transfer_loop, transport, &backend->kv_memory());
     executor =
         std::make_unique<ModelExecutor>(loop, *backend, model->decoder(), model->pool(),
                                         ThreadLoopOptions{.name = "device", .core = device_core});
@@ -127,8 +139,9 @@ absl::StatusOr<RouterOptions> RouterOptionsFromFlags(const ModelConfig& config) 
 absl::Status Serve(RouterOptions router_options, Stack& prefill_stack, Stack& decode_stack) {
   const auto network = MakeInProcessNetwork();
   ThreadLoop transfer_loop({.name = "transfer"});
-  InProcessTransport prefill_transport(&transfer_loop, network),
-      decode_transport(&transfer_loop, network);
+  InProcessTransport prefill_transport(&transfer_loop, network,
+                                       &prefill_stack.backend->kv_memory());
+  InProcessTransport decode_transport(&transfer_loop, network, &decode_stack.backend->kv_memory());
   ThreadLoop loop({.name = "workers"});
   const PrefillWorkerOptions prefill_options = PrefillOptions(*prefill_stack.model);
   DecodeWorkerOptions decode_options = DecodeOptions(*decode_stack.model);

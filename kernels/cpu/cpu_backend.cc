@@ -66,8 +66,10 @@ class CpuBackend final : public Backend {
   DeviceEvent Record() override { return 0; }
   bool IsDone(DeviceEvent event) override { return true; }
   void Wait(DeviceEvent event) override {}
+  KvMemory& kv_memory() override { return HostKvMemory(); }
 
   int64_t activation_bytes() const override { return sizeof(float); }
+  int block_tokens() const override { return kBlockTokensStep; }
   absl::Status CheckShapes(const ModelConfig& config, const KvLayout& layout) const override;
   absl::StatusOr<std::unique_ptr<PreparedWeight>> Prepare(
       WeightUse use, absl::Span<const WeightView> parts,

@@ -12,6 +12,7 @@
 #include "common/model/half.h"
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/cuda_device.h"
+#include "kernels/cuda/cuda_kv_memory.h"
 #include "kernels/cuda/decode_attention.h"
 #include "kernels/cuda/decode_matmul.h"
 #include "kernels/cuda/elementwise.h"
@@ -27,6 +28,8 @@ namespace longhaul {
 namespace {
 
 constexpr int kBlockTokensStep = 16;
+// A block of a head is then one copy of 64 rows, and tiles of keys are whole blocks.
+constexpr int kBlockTokens = 64;
 constexpr int kWidthStep = 8;
 // Rows that the tables of a step are made for at first.
 constexpr int64_t kDecodeStepRows = 256;
@@ -68,9 +71,10 @@ Bf16* AsBf16(const Tensor& tensor) { return reinterpret_cast<Bf16*>(tensor.data)
 class CudaBackend final : public Backend {
  public:
   CudaBackend(std::unique_ptr<CudaDevice> device, std::unique_ptr<PrefillMatmul> prefill_matmul,
-              int load_threads)
+              std::unique_ptr<CudaKvMemory> kv_memory, int load_threads)
       : device_(std::move(device)),
         prefill_matmul_(std::move(prefill_matmul)),
+        kv_memory_(std::move(kv_memory)),
         loader_(*device_, load_threads),
         decode_tables_(*device_, kDecodeStepRows),
         mixed_tables_(*device_, kMixedStepRows),
@@ -87,8 +91,10 @@ class CudaBackend final : public Backend {
   DeviceEvent Record() override { return device_->Record(); }
   bool IsDone(DeviceEvent event) override { return device_->IsDone(event); }
   void Wait(DeviceEvent event) override { device_->Wait(event); }
+  KvMemory& kv_memory() override { return *kv_memory_; }
 
   int64_t activation_bytes() const override { return sizeof(Bf16); }
+  int block_tokens() const override { return kBlockTokens; }
   absl::Status CheckShapes(const ModelConfig& config, const KvLayout& layout) const override;
   absl::StatusOr<std::unique_ptr<PreparedWeight>> Prepare(
       WeightUse use, absl::Span<const WeightView> parts,
@@ -123,6 +129,7 @@ class CudaBackend final : public Backend {
 
   const std::unique_ptr<CudaDevice> device_;
   const std::unique_ptr<PrefillMatmul> prefill_matmul_;
+  const std::unique_ptr<CudaKvMemory> kv_memory_;
   WeightLoader loader_;
   // A step of decode rows alone is small and recorded; its tables keep their place whatever other
   // steps need.
@@ -144,13 +151,14 @@ class CudaBackend final : public Backend {
   DecodeScratch attention_scratch_;
   int64_t attention_rows_ = 0;
   int64_t attention_slots_ = 0;
-  std::array<int, 3> attention_heads_ = {};  // query heads, kv heads, their width
+  std::array<int, 2> attention_heads_ = {};  // query heads, their width
 };
 
 absl::Status CudaBackend::CheckShapes(const ModelConfig& config, const KvLayout& layout) const {
   if (config.head_dim != 64 && config.head_dim != 128) {
-    return absl::InvalidArgumentError(absl::StrCat("the model's heads are ", config.head_dim,
-                                                   " wide; the CUDA kernels take 64 and 128"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("the model's heads are ", config.head_dim,
+                     " wide; the CUDA kernels take 64 and 128: use --backend=cpu"));
   }
   if (layout.block_tokens < 1 || layout.block_tokens % kBlockTokensStep != 0) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -280,7 +288,7 @@ absl::Status CudaBackend::BeginStep(const Batch& batch, const ModelConfig& confi
 absl::Status CudaBackend::ReserveDecode(const Batch& batch, const ModelConfig& config) {
   const int64_t rows = batch.decode_rows();
   const int64_t slots = tables_->decode_slots();
-  const std::array<int, 3> heads = {config.heads, config.kv_heads, config.head_dim};
+  const std::array<int, 2> heads = {config.heads, config.head_dim};
   if (attention_memory_ != nullptr && rows <= attention_rows_ && slots <= attention_slots_ &&
       heads == attention_heads_) {
     return absl::OkStatus();
@@ -290,8 +298,7 @@ absl::Status CudaBackend::ReserveDecode(const Batch& batch, const ModelConfig& c
   };
   const int64_t next_rows = grown(attention_rows_, rows, kDecodeStepRows);
   const int64_t next_slots = grown(attention_slots_, slots, 2 * kDecodeStepRows);
-  const DecodeScratchLayout layout(next_rows, next_slots, config.heads, config.kv_heads,
-                                   config.head_dim);
+  const DecodeScratchLayout layout(next_rows, next_slots, config.heads, config.head_dim);
   attention_memory_ = nullptr;
   LH_ASSIGN_OR_RETURN(attention_memory_, device_->Allocate(layout.bytes()));
   CudaCheck(cudaMemsetAsync(attention_memory_->data(), 0, layout.counter_bytes(), stream()),
@@ -408,8 +415,9 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaBackendOption
   }
   LH_ASSIGN_OR_RETURN(auto device, CudaDevice::Open(options.device, options.memory_share));
   LH_ASSIGN_OR_RETURN(auto prefill_matmul, PrefillMatmul::Make(*device));
+  LH_ASSIGN_OR_RETURN(auto kv_memory, CudaKvMemory::Make(*device));
   return std::make_unique<CudaBackend>(std::move(device), std::move(prefill_matmul),
-                                       options.load_threads);
+                                       std::move(kv_memory), options.load_threads);
 }
 
 }  // namespace longhaul

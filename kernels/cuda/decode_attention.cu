@@ -7,6 +7,7 @@
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/decode_attention.h"
 #include "kernels/cuda/decode_attention_feeder.cuh"
+#include "kernels/cuda/decode_attention_fold.cuh"
 #include "kernels/cuda/decode_attention_multiplier.cuh"
 #include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/tensor_map.h"
@@ -15,8 +16,11 @@ namespace longhaul {
 namespace {
 
 using decode_attention::Feeder;
+using decode_attention::Finisher;
+using decode_attention::kFeeder;
+using decode_attention::kFinishers;
+using decode_attention::kFirstFinisher;
 using decode_attention::kHeadsMax;
-using decode_attention::kMathThreads;
 using decode_attention::kSlotBytes;
 using decode_attention::kSlots;
 using decode_attention::kThreads;
@@ -43,11 +47,17 @@ __global__ void __launch_bounds__(kThreads, 1)
       ptx::BarrierInit(&shared.unit_full[i], 1);
       ptx::BarrierInit(&shared.unit_empty[i], kWarps);
     }
+    for (uint64_t& barrier : shared.part_full) ptx::BarrierInit(&barrier, kWarps);
+    ptx::BarrierInit(&shared.part_empty, kWarps);
     ptx::FenceBarrierInit();
   }
   __syncthreads();
-  if (threadIdx.x < kMathThreads) {
+  // The same in all lanes, and the compiler should know.
+  const int warp = __shfl_sync(0xffffffff, threadIdx.x / ptx::kWarp, 0);
+  if (warp < kFirstFinisher) {
     Multiplier<kHeadDim>(work, shared).Run();
+  } else if (warp < kFeeder) {
+    Finisher<kHeadDim>(work, shared, warp - kFirstFinisher).Run();
   } else {
     Feeder<kHeadDim>(kv, work, shared).Run();
   }
@@ -85,17 +95,13 @@ int64_t LayerRows(const KvLayout& layout, int64_t blocks) {
   return blocks * 2 * layout.kv_heads * layout.block_tokens;
 }
 
-int GroupSets(int heads, int kv_heads) { return (heads / kv_heads + kHeadsMax - 1) / kHeadsMax; }
-
 }  // namespace
 
-DecodeScratchLayout::DecodeScratchLayout(int64_t rows, int64_t slots, int heads, int kv_heads,
-                                         int head_dim) {
-  const int64_t sets = int64_t{kv_heads} * GroupSets(heads, kv_heads);
+DecodeScratchLayout::DecodeScratchLayout(int64_t rows, int64_t slots, int heads, int head_dim) {
   constexpr int64_t kQueueBytes = 16;
   row_arrivals_ = kQueueBytes;
-  span_arrivals_ = row_arrivals_ + rows * sets * 4;
-  counter_bytes_ = (span_arrivals_ + slots * sets * 4 + 15) / 16 * 16;
+  span_arrivals_ = row_arrivals_ + rows * heads * 4;
+  counter_bytes_ = (span_arrivals_ + slots * heads * 4 + 15) / 16 * 16;
   sums_ = (counter_bytes_ + slots * heads * 8 + 15) / 16 * 16;
   bytes_ = sums_ + slots * heads * head_dim * 4;
 }
@@ -136,7 +142,7 @@ void LaunchDecodeAttention(const DecodeAttentionParams& params, cudaStream_t str
   work.heads = params.heads;
   work.kv_heads = layout.kv_heads;
   work.group = params.heads / layout.kv_heads;
-  work.group_sets = GroupSets(params.heads, layout.kv_heads);
+  work.group_sets = (work.group + kHeadsMax - 1) / kHeadsMax;
   work.sets = layout.kv_heads * work.group_sets;
   work.block_tokens = layout.block_tokens;
   work.copy_tokens = CopyTokens(layout);

@@ -22,12 +22,11 @@
 namespace longhaul {
 
 // The kernel's memory of its own, shared by all layers: one launch after the other uses it. Device
-// memory. A set is up to eight query heads of one kv head. Counters are zero before a launch and
-// after it.
+// memory. Counters are zero before a launch and after it.
 struct DecodeScratch {
   uint32_t* queue = nullptr;          // [2]
-  uint32_t* row_arrivals = nullptr;   // [rows][sets]
-  uint32_t* span_arrivals = nullptr;  // [slots][sets]
+  uint32_t* row_arrivals = nullptr;   // [rows][heads]
+  uint32_t* span_arrivals = nullptr;  // [slots][heads]
   float* weights = nullptr;           // [slots][heads][2]: largest score, sum of exponentials
   float* sums = nullptr;              // [slots][heads][head_dim]
 };
@@ -36,7 +35,7 @@ struct DecodeScratch {
 // partial results.
 class DecodeScratchLayout {
  public:
-  DecodeScratchLayout(int64_t rows, int64_t slots, int heads, int kv_heads, int head_dim);
+  DecodeScratchLayout(int64_t rows, int64_t slots, int heads, int head_dim);
   int64_t bytes() const { return bytes_; }
   int64_t counter_bytes() const { return counter_bytes_; }
   // `base`: bytes() of device memory, 16-byte aligned, the first counter_bytes() zeroed by the

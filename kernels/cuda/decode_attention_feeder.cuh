@@ -53,14 +53,13 @@ class Feeder {
     table_ = work_.block_tables + item.table;
     settled_ = item.settled;
     head_row_ = kv_head * work_.block_tokens;
-    unit_ = {item.row,
-             item.keys,
-             item.first_part,
-             item.parts,
-             item.slot,
-             set,
-             kv_head * work_.group + in_group,
-             min(kHeadsMax, work_.group - in_group)};
+    unit_ = {.row = item.row,
+             .keys = item.keys,
+             .first_part = item.first_part,
+             .parts = item.parts,
+             .slot = item.slot,
+             .first_head = kv_head * work_.group + in_group,
+             .heads = min(kHeadsMax, work_.group - in_group)};
     BarrierWaitUnit();
     if (waited_) LoadQueries();
   }

@@ -78,70 +78,90 @@ __device__ Folded<kHeadDim> FoldParts(const float* weights, const float* sums, i
   return folded;
 }
 
-// By all math threads together.
+// A warp that finishes parts: it has every kWarps-th head of its group's parts.
 template <int kHeadDim>
-class PartFinisher {
+class Finisher {
  public:
-  __device__ PartFinisher(const Work& work, SharedMemory<kHeadDim>& shared)
+  // `warp`: of those that finish.
+  __device__ Finisher(const Work& work, SharedMemory<kHeadDim>& shared, int warp)
       : work_(work),
         shared_(shared),
-        warp_(threadIdx.x / ptx::kWarp),
+        group_(warp / kWarps),
+        first_(warp % kWarps),
         lane_(threadIdx.x % ptx::kWarp) {}
 
-  // The warps' shares of the part, in shared memory, become the part's result; the last part of a
-  // row to be finished, by whichever thread block, brings out the row.
-  __device__ void Finish(const Unit& unit, int part) {
-    MathSync();
-    const int parts = DecodeParts(unit.keys);
-    for (int h = warp_; h < unit.heads; h += kWarps) {
-      const Folded<kHeadDim> folded = FoldWarps(h);
-      if (parts == 1) {
-        WriteOut(unit, h, folded);
-      } else {
-        WritePartial(unit, unit.slot + part, h, folded);
+  __device__ void Run() {
+    ptx::WaitForEarlierKernels();
+    for (uint32_t parity = 0;; parity ^= 1) {
+      ptx::BarrierWait(&shared_.part_full[group_], parity);
+      const Unit unit = shared_.part_unit;
+      const int part = shared_.part;
+      Folded<kHeadDim> folded[kOwnHeads];
+      for (int i = 0; i < kOwnHeads; ++i) {
+        if (first_ + i * kWarps < unit.heads) folded[i] = FoldWarps(first_ + i * kWarps);
       }
-    }
-    MathSync();
-    if (parts == 1) return;
-
-    const int span = part / kDecodeSpanParts;
-    const int span_slot = unit.slot + span * kDecodeSpanParts;
-    const int span_parts = min(kDecodeSpanParts, parts - span * kDecodeSpanParts);
-    if (!Last(&work_.scratch.span_arrivals[int64_t{span_slot} * work_.sets + unit.set],
-              span_parts)) {
-      return;
-    }
-    const int spans = (parts + kDecodeSpanParts - 1) / kDecodeSpanParts;
-    for (int h = warp_; h < unit.heads; h += kWarps) {
-      const Folded<kHeadDim> folded = FoldSlots(unit, span_slot, h, 1, span_parts);
-      if (spans == 1) {
-        WriteOut(unit, h, folded);
-      } else {
-        WritePartial(unit, span_slot, h, folded);
-      }
-    }
-    if (spans == 1) return;
-    MathSync();
-    if (!Last(&work_.scratch.row_arrivals[int64_t{unit.row} * work_.sets + unit.set], spans))
-      return;
-    for (int h = warp_; h < unit.heads; h += kWarps) {
-      WriteOut(unit, h, FoldSlots(unit, unit.slot, h, kDecodeSpanParts, spans));
+      __syncwarp();
+      if (lane_ == 0) ptx::BarrierArrive(&shared_.part_empty);
+      if (unit.heads == 0) return;
+      Finish(unit, part, folded);
     }
   }
 
  private:
   using S = Shape<kHeadDim>;
+  static constexpr int kOwnHeads = kHeadsMax / kWarps;
 
-  __device__ void MathSync() { ptx::NamedSync(kMathBarrier, kMathThreads); }
-
-  // After MathSync: what the warps wrote before it is seen by those who arrive last.
-  __device__ bool Last(uint32_t* counter, int expected) {
-    if (threadIdx.x == 0) {
-      shared_.arrivals = ArriveAt(counter);
-      if (shared_.arrivals == expected - 1) *counter = 0;
+  // The last part of a row to be finished, by whichever thread block, brings out the row.
+  __device__ void Finish(const Unit& unit, int part, const Folded<kHeadDim> (&folded)[kOwnHeads]) {
+    const int parts = DecodeParts(unit.keys);
+    for (int i = 0; i < kOwnHeads; ++i) {
+      const int h = first_ + i * kWarps;
+      if (h >= unit.heads) continue;
+      if (parts == 1) {
+        WriteOut(unit, h, folded[i]);
+      } else {
+        WritePartial(unit, unit.slot + part, h, folded[i]);
+      }
     }
-    MathSync();
-    return shared_.arrivals == expected - 1;
+    if (parts == 1) return;
+
+    const int span = part / kDecodeSpanParts;
+    const int span_slot = unit.slot + span * kDecodeSpanParts;
+    const int span_parts = min(kDecodeSpanParts, parts - span * kDecodeSpanParts);
+    const uint32_t last = Last(work_.scratch.span_arrivals, unit, span_slot, span_parts);
+    if (last == 0) return;
+    const int spans = (parts + kDecodeSpanParts - 1) / kDecodeSpanParts;
+    for (int h = first_; h < unit.heads; h += kWarps) {
+      if ((last >> h & 1) == 0) continue;
+      const Folded<kHeadDim> span_folded = FoldSlots(unit, span_slot, h, 1, span_parts);
+      if (spans == 1) {
+        WriteOut(unit, h, span_folded);
+      } else {
+        WritePartial(unit, span_slot, h, span_folded);
+      }
+    }
+    if (spans == 1) return;
+    const uint32_t row_last = Last(work_.scratch.row_arrivals, unit, unit.row, spans, last);
+    for (int h = first_; h < unit.heads; h += kWarps) {
+      if ((row_last >> h & 1) == 0) continue;
+      WriteOut(unit, h, FoldSlots(unit, unit.slot, h, kDecodeSpanParts, spans));
+    }
+  }
+
+  // Arrives at the counters [index][head] of this warp's heads, of those in `heads`: which of them
+  // are complete now, that is, were arrived at `expected` times. What the warp wrote before is seen
+  // by who arrives last. One bit a head of the unit.
+  __device__ uint32_t Last(uint32_t* counters, const Unit& unit, int index, int expected,
+                           uint32_t heads = 0xffffffff) {
+    __syncwarp();
+    bool last = false;
+    const bool own = lane_ < unit.heads && lane_ % kWarps == first_ && (heads >> lane_ & 1) != 0;
+    if (own) {
+      uint32_t* counter = counters + SlotHead(unit, index, lane_);
+      last = ArriveAt(counter) == static_cast<uint32_t>(expected - 1);
+      if (last) *counter = 0;
+    }
+    return __ballot_sync(0xffffffff, last);
   }
 
   __device__ Folded<kHeadDim> FoldWarps(int h) {
@@ -197,7 +217,8 @@ class PartFinisher {
 
   const Work& work_;
   SharedMemory<kHeadDim>& shared_;
-  const int warp_;
+  const int group_;
+  const int first_;
   const int lane_;
 };
 

@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <limits>
 
-#include "kernels/cuda/decode_attention_fold.cuh"
 #include "kernels/cuda/decode_attention_shape.cuh"
 #include "kernels/cuda/ptx.cuh"
 
@@ -17,7 +16,6 @@ class Multiplier {
   __device__ Multiplier(const Work& work, SharedMemory<kHeadDim>& shared)
       : work_(work),
         shared_(shared),
-        finisher_(work, shared),
         warp_(threadIdx.x / ptx::kWarp),
         lane_(threadIdx.x % ptx::kWarp) {
     // Where this lane's row of 8 elements lies for LoadMatrices, in keys and in values: the pieces
@@ -41,15 +39,16 @@ class Multiplier {
     while (true) {
       ptx::BarrierWait(&shared_.unit_full[units_.stage], units_.parity);
       unit_ = shared_.units[units_.stage];
-      if (unit_.heads == 0) return;
+      if (unit_.heads == 0) break;
       LoadQueries();
       Release(&shared_.unit_empty[units_.stage]);
       units_.Next();
       for (int part = 0; part < unit_.parts; ++part) {
         RunPart(unit_.first_part + part);
-        FinishPart(unit_.first_part + part);
+        HandOverPart(unit_.first_part + part);
       }
     }
+    for (int i = 0; i < kFinishers; ++i) HandOver(0);
   }
 
  private:
@@ -210,11 +209,11 @@ class Multiplier {
     }
   }
 
-  // Hands the warp's share of a part over.
-  __device__ void FinishPart(int part) {
+  __device__ void HandOverPart(int part) {
     for (int lanes = 4; lanes < ptx::kWarp; lanes *= 2) {
       for (float& s : sum_) s += __shfl_xor_sync(0xffffffff, s, lanes);
     }
+    ptx::BarrierWait(&shared_.part_empty, (handed_over_ & 1) ^ 1);
     const int head = lane_ % 4 * 2;  // and the next
     if (lane_ < 4) {
       for (int i = 0; i < 2; ++i) {
@@ -227,12 +226,22 @@ class Multiplier {
         shared_.sums[warp_][head + i % 2][d * 16 + i / 2 * 8 + lane_ / 4] = sums_[d][i];
       }
     }
-    finisher_.Finish(unit_, part);
+    HandOver(part);
+  }
+
+  // Lets the next group of finishers go on; without heads in the unit, for good.
+  __device__ void HandOver(int part) {
+    ptx::BarrierWait(&shared_.part_empty, (handed_over_ & 1) ^ 1);
+    if (threadIdx.x == 0) {
+      shared_.part_unit = unit_;
+      shared_.part = part;
+    }
+    Release(&shared_.part_full[handed_over_ % kFinishers]);
+    ++handed_over_;
   }
 
   const Work& work_;
   SharedMemory<kHeadDim>& shared_;
-  PartFinisher<kHeadDim> finisher_;
   const int warp_;
   const int lane_;
   uint32_t key_offset_;
@@ -242,6 +251,7 @@ class Multiplier {
   ptx::Ring<kSlots> ring_;
   ptx::Ring<kUnitsAhead> units_;
   Unit unit_;
+  int handed_over_ = 0;
   uint32_t queries_[S::kDimTiles][2];
   // Two heads' largest score and sum of exponentials (of this lane's keys), and [dims, heads] of
   // the values' sums.

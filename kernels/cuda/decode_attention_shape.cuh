@@ -14,15 +14,19 @@ namespace longhaul::decode_attention {
 // other warps multiply. Of every tile, each warp has its own keys, so that warps meet at the ends
 // of parts only. Scores and sums are computed transposed, keys (then dims) as the rows of the
 // matrix instruction and query heads as its eight columns: a group of eight heads wastes nothing.
-constexpr int kWarps = 4;
-constexpr int kMathThreads = kWarps * ptx::kWarp;
-constexpr int kThreads = kMathThreads + ptx::kWarp;
+//
+// A third role finishes parts: it waits for global memory again and again, and under a load that
+// fills all queues each round trip takes microseconds. Two groups do so in turn.
+constexpr int kWarps = 4;  // that multiply, and in a group of those that finish
+constexpr int kFinishers = 2;
+constexpr int kFirstFinisher = kWarps;
+constexpr int kFeeder = kFirstFinisher + kFinishers * kWarps;
+constexpr int kThreads = (kFeeder + 1) * ptx::kWarp;
 constexpr int kHeadsMax = 8;  // query heads that share a pass over the keys
 constexpr int kSlotBytes = 16384;
 constexpr int kSlots = 12;
 static_assert(kSlots % 2 == 0, "keys and values of a tile are of one round of the ring");
 constexpr int kUnitsAhead = 2;
-constexpr int kMathBarrier = 1;  // of the named ones, which join the math warps
 
 template <int kHeadDim>
 struct Shape {
@@ -43,7 +47,6 @@ struct Unit {
   int first_part;
   int parts;
   int slot;
-  int set;         // of heads
   int first_head;  // query head
   int heads;
 };
@@ -55,12 +58,15 @@ struct SharedMemory {
   // A part's results of each warp. The pad keeps a warp's stores off each other's banks.
   alignas(16) float sums[kWarps][kHeadsMax][kHeadDim + 4];
   float2 weights[kWarps][kHeadsMax];
+  Unit part_unit;
+  int part;
   Unit units[kUnitsAhead];
   uint64_t slot_full[kSlots];
   uint64_t slot_empty[kSlots];
   uint64_t unit_full[kUnitsAhead];
   uint64_t unit_empty[kUnitsAhead];
-  uint32_t arrivals;
+  uint64_t part_full[kFinishers];
+  uint64_t part_empty;
 };
 
 // The parameters, as the kernel wants them.

@@ -193,10 +193,13 @@ __device__ __forceinline__ void TmaLoad4dMulticast(void* to, const CUtensorMap* 
 }
 
 // Has the box fetched into the L2 cache, and waits for nothing.
-__device__ __forceinline__ void TmaPrefetch2d(const CUtensorMap* map, int32_t c0, int32_t c1) {
-  asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global.tile [%0, {%1, %2}];" ::"l"(map),
-               "r"(c0), "r"(c1)
-               : "memory");
+__device__ __forceinline__ void TmaPrefetch2d(const CUtensorMap* map, int32_t c0, int32_t c1,
+                                              uint64_t policy = kEvictNormal) {
+  asm volatile(
+      "cp.async.bulk.prefetch.tensor.2d.L2.global.tile.L2::cache_hint [%0, {%1, %2}], %3;" ::"l"(
+          map),
+      "r"(c0), "r"(c1), "l"(policy)
+      : "memory");
 }
 
 // Plain bytes (a multiple of 16, both ends 16-byte aligned) into shared memory.
@@ -294,6 +297,18 @@ __device__ __forceinline__ void MultiplyAddBf16(float (&d)[4], const uint32_t (&
       "{%8, %9}, {%0, %1, %2, %3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// Adds to a counter in global memory and returns what it was. What the block wrote before (and
+// passed a barrier with this thread) is seen by who adds later, and what those who added before
+// wrote is seen by the block behind its next barrier.
+__device__ __forceinline__ uint32_t AddAcquireRelease(uint32_t* counter, uint32_t value) {
+  uint32_t before;
+  asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;"
+               : "=r"(before)
+               : "l"(counter), "r"(value)
+               : "memory");
+  return before;
 }
 
 // --- registers, launches

@@ -8,6 +8,7 @@
 #include <numeric>
 #include <random>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "absl/flags/flag.h"
@@ -26,6 +27,7 @@ ABSL_FLAG(int64_t, chunk_tokens, 8192, "prompt tokens in a step");
 ABSL_FLAG(int64_t, kv_tokens, 270000, "tokens that the KV pool holds");
 ABSL_FLAG(int64_t, prompt_tokens_max, 131072, "no longer prompt is run");
 ABSL_FLAG(int, steps, 20, "decode steps timed for each context; the median is printed");
+ABSL_FLAG(bool, operations, true, "time each operation of a layer first");
 ABSL_FLAG(int, load_threads, 8, "threads that load the weights");
 
 namespace longhaul {
@@ -42,7 +44,6 @@ double Median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-constexpr int kBlockTokens = 64;
 
 ModelConfig Llama8B() {
   ModelConfig config;
@@ -181,6 +182,149 @@ class Engine {
   std::shared_ptr<const SamplingParams> greedy_;
 };
 
+// What a layer's operations take by themselves, and sampling: where a step's time goes.
+class Operations {
+ public:
+  Operations(Backend& backend, const ModelConfig& config, const ModelWeights& weights, KvPool pool)
+      : backend_(backend), config_(config), pool_(pool) {
+    const LayerWeights& w = weights.layers[0];
+    norm_ = backend.Prepare(WeightUse::kVector, {w.ffn_norm}, {}).value();
+    qkv_ = backend.Prepare(WeightUse::kMatrix, {w.q, w.k, w.v}, {}).value();
+    out_ = backend.Prepare(WeightUse::kMatrix, {w.attention_out}, {}).value();
+    gate_up_ = backend.Prepare(WeightUse::kMatrix, {w.gate, w.up}, {}).value();
+    down_ = backend.Prepare(WeightUse::kMatrix, {w.down}, {}).value();
+    head_ = backend.Prepare(WeightUse::kTable, {weights.head}, {}).value();
+  }
+
+  void Prefill(int64_t rows) {
+    std::printf("\noperations of a layer at %lld prefill rows, us (TFLOP/s)\n",
+                static_cast<long long>(rows));
+    Batch batch;
+    std::vector<BlockId> blocks(pool_.layout.BlocksFor(rows));
+    std::iota(blocks.begin(), blocks.end(), 0);
+    batch.sequences.push_back({Phase::kPrefill, 0, rows, 0, blocks});
+    batch.tokens.assign(rows, 1);
+    batch.prefill_rows = rows;
+    Time(batch, Phase::kPrefill);
+  }
+  void Decode(int64_t rows, int64_t context) {
+    std::printf(
+        "\noperations of a layer at %lld decode rows of %lld tokens, us (TB/s of weights)\n",
+        static_cast<long long>(rows), static_cast<long long>(context));
+    Batch batch;
+    const int64_t each = pool_.layout.BlocksFor(context);
+    std::vector<BlockId> blocks(rows * each);
+    std::iota(blocks.begin(), blocks.end(), 0);
+    for (int64_t row = 0; row < rows; ++row) {
+      batch.sequences.push_back({Phase::kDecode, row, 1, context - 1,
+                                 absl::MakeConstSpan(blocks.data() + row * each, each)});
+    }
+    batch.tokens.assign(rows, 1);
+    Time(batch, Phase::kDecode);
+  }
+
+ private:
+  static constexpr int kRepeats = 20;
+
+  void Time(const Batch& batch, Phase phase) {
+    const ModelConfig& c = config_;
+    const int64_t rows = batch.rows();
+    const int64_t q_width = int64_t{c.heads} * c.head_dim;
+    const int64_t qkv_width = q_width + int64_t{2} * c.kv_heads * c.head_dim;
+    std::vector<std::unique_ptr<DeviceBuffer>> memory;
+    const auto tensor = [&](int64_t width, int64_t bytes) {
+      memory.push_back(backend_.Allocate(rows * width * bytes).value());
+      return Tensor{reinterpret_cast<float*>(memory.back()->data()), rows, width};
+    };
+    const Tensor residual = tensor(c.hidden, 4), normed = tensor(c.hidden, 2);
+    const Tensor qkv = tensor(qkv_width, 2), attended = tensor(q_width, 2);
+    const Tensor gate_up = tensor(int64_t{2} * c.ffn_hidden, 2), gated = tensor(c.ffn_hidden, 2);
+    LH_CHECK(backend_.BeginStep(batch, c, pool_).ok(), "BeginStep");
+    backend_.Embed(residual, *head_, batch.tokens);
+    double sum = 0;
+    const auto time = [&](const char* name, int64_t n, int64_t k, auto body) {
+      const auto repeat = [&] {
+        for (int i = 0; i < kRepeats; ++i) body();
+      };
+      std::vector<double> times;
+      for (int i = 0; i < 5; ++i) {
+        backend_.Wait(backend_.Record());
+        const double start = Milliseconds();
+        if (phase == Phase::kDecode) {
+          backend_.Run(next_key_, repeat);
+        } else {
+          repeat();
+        }
+        backend_.Wait(backend_.Record());
+        times.push_back((Milliseconds() - start) * 1e3 / kRepeats);
+      }
+      ++next_key_;
+      const double us = Median({times.begin() + 2, times.end()});
+      sum += us;
+      const double work = phase == Phase::kPrefill ? 2.0 * rows * n * k / 1e6 : 2.0 * n * k / 1e6;
+      std::printf("  %-16s %9.1f  %7.2f\n", name, us, work / us);
+    };
+    time("rms norm x 2", 0, 0, [&] {
+      backend_.RmsNorm(normed, residual, *norm_, c.rms_epsilon);
+      backend_.RmsNorm(normed, residual, *norm_, c.rms_epsilon);
+    });
+    time("qkv", qkv_width, c.hidden, [&] { backend_.MatMul(qkv, normed, *qkv_, false, phase); });
+    time("rope and store", 0, 0, [&] { backend_.RopeAndStoreKv(qkv, batch, c, pool_, 0); });
+    if (phase == Phase::kDecode) {
+      time("attention", 0, 0,
+           [&] { backend_.Attention(attended, qkv, batch, c, pool_, 0, phase); });
+    } else {
+      // Its counters are good for one launch a layer and step.
+      backend_.Wait(backend_.Record());
+      const double start = Milliseconds();
+      for (int layer = 0; layer < c.layers; ++layer) {
+        backend_.Attention(attended, qkv, batch, c, pool_, layer, phase);
+      }
+      backend_.Wait(backend_.Record());
+      const double us = (Milliseconds() - start) * 1e3 / c.layers;
+      sum += us;
+      std::printf("  %-16s %9.1f  %7.2f\n", "attention", us,
+                  2.0 * rows * rows * q_width / us / 1e6);
+    }
+    time("attention out", c.hidden, q_width,
+         [&] { backend_.MatMul(residual, attended, *out_, true, phase); });
+    time("gate and up", int64_t{2} * c.ffn_hidden, c.hidden,
+         [&] { backend_.MatMul(gate_up, normed, *gate_up_, false, phase); });
+    time("activation", 0, 0, [&] { backend_.GatedActivation(gated, gate_up); });
+    time("down", c.hidden, c.ffn_hidden,
+         [&] { backend_.MatMul(residual, gated, *down_, true, phase); });
+    std::printf("  %-16s %9.1f, %d layers %.2f ms\n", "sum", sum, c.layers, sum * c.layers / 1e3);
+    if (phase == Phase::kPrefill) return;
+    const Tensor logits = tensor(c.vocab, 4);
+    time("head", c.vocab, c.hidden, [&] { backend_.MatMul(logits, normed, *head_, false, phase); });
+    for (const auto& [name, temperature, top_p] :
+         {std::tuple{"sample greedy", 0.0f, 1.0f}, std::tuple{"sample", 1.0f, 1.0f},
+          std::tuple{"sample top_p", 1.0f, 0.9f}}) {
+      SamplingParams params;
+      params.temperature = temperature;
+      params.top_p = top_p;
+      std::vector<SampleRow> samples(rows);
+      for (int64_t i = 0; i < rows; ++i) {
+        samples[i].row = i;
+        samples[i].params = &params;
+      }
+      std::vector<double> times;
+      for (int i = 0; i < 5; ++i) {
+        const double start = Milliseconds();
+        LH_CHECK(backend_.Sample(logits, samples)[0].ok(), "Sample");
+        times.push_back((Milliseconds() - start) * 1e3);
+      }
+      std::printf("  %-16s %9.1f with the way there and back\n", name, Median(times));
+    }
+  }
+
+  Backend& backend_;
+  const ModelConfig& config_;
+  const KvPool pool_;
+  std::unique_ptr<PreparedWeight> norm_, qkv_, out_, gate_up_, down_, head_;
+  uint64_t next_key_ = 1 << 20;
+};
+
 absl::Status Main() {
   const ModelConfig config = Llama8B();
   LH_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend,
@@ -198,7 +342,7 @@ absl::Status Main() {
   std::printf("weights: %.1f GB in %.2f s, %.1f GB/s\n", gigabytes, load_ms / 1e3,
               gigabytes / load_ms * 1e3);
   KvPool pool;
-  pool.layout = {config.layers, config.kv_heads, config.head_dim, kBlockTokens};
+  pool.layout = {config.layers, config.kv_heads, config.head_dim, backend->block_tokens()};
   pool.blocks = pool.layout.BlocksFor(absl::GetFlag(FLAGS_kv_tokens));
   const int64_t pool_bytes = pool.blocks * pool.layout.block_bytes();
   LH_ASSIGN_OR_RETURN(const std::unique_ptr<DeviceBuffer> memory, backend->Allocate(pool_bytes));
@@ -206,6 +350,12 @@ absl::Status Main() {
   const auto run = static_cast<int64_t>(random.bits().size() * sizeof(uint16_t));
   for (int64_t at = 0; at < pool_bytes; at += run) {
     backend->Copy(pool.data + at, random.bits().data(), std::min(run, pool_bytes - at));
+  }
+  if (absl::GetFlag(FLAGS_operations)) {
+    Operations operations(*backend, config, random.weights(), pool);
+    for (const int64_t rows : {512, 2048, 8192}) operations.Prefill(rows);
+    operations.Decode(1, 1024);
+    operations.Decode(64, 2048);
   }
   Engine engine(*backend, *decoder, pool);
 

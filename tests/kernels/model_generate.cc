@@ -1,5 +1,5 @@
-// Greedy generation on the CPU through ModelExecutor, for test_model_reference.py, which holds its
-// tokens against the numpy reference. Standard input: one prompt a line, token ids with spaces
+// Greedy generation through ModelExecutor, for test_model_reference.py, which holds its tokens
+// against the numpy reference. Standard input: one prompt a line, token ids with spaces
 // between. Standard output: the generated ids of each, one line a prompt.
 #include <future>
 #include <iostream>
@@ -14,9 +14,10 @@
 #include "common/base/status.h"
 #include "common/engine/model_executor.h"
 #include "common/model/model_file.h"
-#include "kernels/cpu/cpu_backend.h"
+#include "kernels/choose_backend.h"
 
 ABSL_FLAG(std::string, model, "", "GGUF file or Hugging Face folder");
+ABSL_FLAG(std::string, backend, "cpu", "cpu, cuda or auto");
 ABSL_FLAG(int, threads, 2, "threads of the backend");
 ABSL_FLAG(std::string, isa, "", "use no more than this level");
 ABSL_FLAG(int, chunk, 512, "prompt tokens in a step");
@@ -68,16 +69,19 @@ std::vector<int32_t> Generate(Loop& owner, Executor& executor, const std::vector
 
 absl::Status Main() {
   LH_ASSIGN_OR_RETURN(const ModelFile model, LoadModelFile(absl::GetFlag(FLAGS_model)));
-  CpuBackendOptions options;
+  BackendChoice choice;
+  choice.backend = absl::GetFlag(FLAGS_backend);
+  CpuBackendOptions& options = choice.cpu;
   options.threads = absl::GetFlag(FLAGS_threads);
   if (const std::string isa = absl::GetFlag(FLAGS_isa); !isa.empty()) {
     LH_ASSIGN_OR_RETURN(options.isa_max, ParseCpuIsa(isa));
   }
-  LH_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, MakeCpuBackend(options));
+  LH_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, ChooseBackend(choice));
   LH_ASSIGN_OR_RETURN(const std::unique_ptr<Decoder> decoder,
                       Decoder::Create(*backend, model.config, model.weights));
   KvPool pool;
-  pool.layout = {model.config.layers, model.config.kv_heads, model.config.head_dim};
+  pool.layout = {model.config.layers, model.config.kv_heads, model.config.head_dim,
+                 backend->block_tokens()};
   pool.blocks = pool.layout.BlocksFor(model.config.context_tokens_max);
   LH_ASSIGN_OR_RETURN(const std::unique_ptr<DeviceBuffer> memory,
                       backend->Allocate(pool.blocks * pool.layout.block_bytes()));

@@ -91,7 +91,7 @@ class Product {
         x_(kRowsMax * shape.k),
         bias_(shape.n),
         partials_(DecodeMatmulPartialBytes(kRowsMax, multiprocessors) / sizeof(float)),
-        arrivals_(DecodeMatmulArrivalBytes(shape.n) / sizeof(uint32_t)),
+        arrivals_(DecodeMatmulArrivalBytes(multiprocessors) / sizeof(uint32_t)),
         out_((kRowsMax + 1) * shape.n) {
     Fill(weight_, kSeed + shape.n);
     Fill(x_, kSeed + 1 + shape.k);
@@ -213,7 +213,7 @@ TEST_P(DecodeMatmulTest, AgreesWithFloat64AndWithItselfInAnyCompany) {
         norm += want * want;
       }
     }
-    const double limit = output == DecodeOutput::kBf16 ? 2.5e-3 : 3e-5;
+    const double limit = output == DecodeOutput::kBf16 ? 3.9e-3 : 3e-5;
     EXPECT_LT(std::sqrt(error / norm), limit)
         << "rows " << rows << " bias " << with_bias << " output " << static_cast<int>(output);
     for (const float value : out) ASSERT_FALSE(std::isnan(value));

@@ -105,8 +105,7 @@ class DecodeWorld {
         items(DecodeItemsMax(
             rows_, std::accumulate(options_.keys.begin(), options_.keys.end(), int64_t{0}))),
         item_count(1),
-        scratch_layout(rows_, items.count(), options_.heads, options_.layout.kv_heads,
-                       options_.layout.head_dim),
+        scratch_layout(rows_, items.count(), options_.heads, options_.layout.head_dim),
         scratch(scratch_layout.bytes()) {
     const KvLayout& layout = options_.layout;
     __nv_bfloat16* layer =

@@ -1,0 +1,38 @@
+// KvMemory: the door to the memory that KV pools lie in, for those who move KV beside the device's
+// queue of work. Makers: host memory (here), and each Device whose memory the host cannot read.
+//
+// Nothing here is ordered with the queue: who asks knows that the bytes are written, and that
+// nobody writes them. Every method returns when its work is done. One caller at a time, the
+// transfer thread; for host memory any thread.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "absl/types/span.h"
+
+namespace longhaul {
+
+class KvMemory {
+ public:
+  struct Run {
+    std::byte* to = nullptr;
+    const std::byte* from = nullptr;
+    int64_t bytes = 0;
+  };
+
+  virtual ~KvMemory() = default;
+
+  // Between any memory that this process can reach.
+  virtual void Copy(absl::Span<const Run> runs) = 0;
+
+  // The 64-bit XXH3 of each slab, the same from every maker.
+  virtual std::vector<uint64_t> Digests(absl::Span<const std::byte* const> slabs,
+                                        int64_t slab_bytes) = 0;
+};
+
+// Plain memory of this process.
+KvMemory& HostKvMemory();
+
+}  // namespace longhaul

@@ -1,0 +1,28 @@
+// Which backend a process computes with, from its flags: the one place where the mains' --backend,
+// --device and --gpu_memory_share come together.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "common/model/backend.h"
+#include "kernels/cpu/cpu_backend.h"
+#include "kernels/cuda/cuda_backend.h"
+
+namespace longhaul {
+
+struct BackendChoice {
+  std::string backend = "auto";  // auto, cpu or cuda; auto takes CUDA where a device answers
+  CpuBackendOptions cpu;
+  CudaBackendOptions cuda;
+  // The process's KV transport moves host memory only: auto takes the CPU then, and cuda is an
+  // error.
+  bool host_memory_only = false;
+};
+
+// Logs what was chosen and why. Errors: InvalidArgument for a choice that there is not, those of
+// the makers.
+absl::StatusOr<std::unique_ptr<Backend>> ChooseBackend(const BackendChoice& choice);
+
+}  // namespace longhaul

@@ -1,0 +1,33 @@
+// A CUDA device's memory as the transfer thread sees it: a stream of its own beside the model's.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "common/model/kv_memory.h"
+#include "kernels/cuda/cuda_device.h"
+
+namespace longhaul {
+
+class CudaKvMemory final : public KvMemory {
+ public:
+  // `device` outlives it.
+  static absl::StatusOr<std::unique_ptr<CudaKvMemory>> Make(const CudaDevice& device);
+  ~CudaKvMemory() override;
+
+  void Copy(absl::Span<const Run> runs) override;
+  // slab_bytes: a multiple of 64, more than 240, as every slab of the kernels' shapes is.
+  std::vector<uint64_t> Digests(absl::Span<const std::byte* const> slabs,
+                                int64_t slab_bytes) override;
+
+ private:
+  CudaKvMemory(const CudaDevice& device, CudaPinnedBuffer shared);
+
+  const CudaDevice& device_;
+  cudaStream_t stream_ = nullptr;
+  CudaPinnedBuffer shared_;  // the slabs asked for, then their digests: the device reads and writes
+};
+
+}  // namespace longhaul
