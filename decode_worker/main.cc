@@ -122,7 +122,9 @@ absl::Status Main() {
   options.hand_off.heartbeat_us = absl::GetFlag(FLAGS_heartbeat_ms) * 1000;
 
   // gRPC's threads share it: their last call may end after the client has gone.
-  const auto owned_loop = std::make_shared<ThreadLoop>(ThreadLoopOptions{.name = "loop"});
+  const int64_t spin_us = backend->host_visible() ? 0 : kDeviceLoopSpinUs;
+  const auto owned_loop =
+      std::make_shared<ThreadLoop>(ThreadLoopOptions{.name = "loop", .spin_us = spin_us});
   ThreadLoop& loop = *owned_loop;
   std::unique_ptr<TransferEngine> engine;
   std::unique_ptr<ModelExecutor> executor;
@@ -132,9 +134,9 @@ absl::Status Main() {
   const int device_core = backend_options.cores.empty() ? -1 : backend_options.cores[0];
   RunAndWait(loop, [&] {
     engine = std::make_unique<TransferEngine>(&loop, &transfer_loop, transport.get());
-    executor =
-        std::make_unique<ModelExecutor>(loop, *backend, model->decoder(), model->pool(),
-                                        ThreadLoopOptions{.name = "device", .core = device_core});
+    executor = std::make_unique<ModelExecutor>(
+        loop, *backend, model->decoder(), model->pool(),
+        ThreadLoopOptions{.name = "device", .core = device_core, .spin_us = spin_us});
     prefill_client = MakeGrpcPrefillClient(owned_loop);
     worker = std::make_unique<DecodeWorker>(options, &loop, executor.get(), engine.get(),
                                             prefill_client.get(), model->pool());

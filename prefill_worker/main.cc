@@ -104,7 +104,8 @@ absl::Status Main() {
   options.scheduler.chunk_tokens_max = absl::GetFlag(FLAGS_chunk_tokens_max);
   options.scheduler.block_tokens = model->pool().layout.block_tokens;
 
-  ThreadLoop loop({.name = "loop"});
+  const int64_t spin_us = backend->host_visible() ? 0 : kDeviceLoopSpinUs;
+  ThreadLoop loop({.name = "loop", .spin_us = spin_us});
   std::unique_ptr<TransferEngine> engine;
   std::unique_ptr<ModelExecutor> executor;
   std::unique_ptr<PrefillWorker> worker;
@@ -112,9 +113,9 @@ absl::Status Main() {
   const int device_core = backend_options.cores.empty() ? -1 : backend_options.cores[0];
   RunAndWait(loop, [&] {
     engine = std::make_unique<TransferEngine>(&loop, &transfer_loop, transport.get());
-    executor =
-        std::make_unique<ModelExecutor>(loop, *backend, model->decoder(), model->pool(),
-                                        ThreadLoopOptions{.name = "device", .core = device_core});
+    executor = std::make_unique<ModelExecutor>(
+        loop, *backend, model->decoder(), model->pool(),
+        ThreadLoopOptions{.name = "device", .core = device_core, .spin_us = spin_us});
     worker = std::make_unique<PrefillWorker>(options, &loop, executor.get(), engine.get(),
                                              model->pool());
     feed = std::make_unique<PrefillMetricsFeed>(

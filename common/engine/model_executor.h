@@ -17,6 +17,11 @@
 
 namespace longhaul {
 
+// For the loops of a process whose model computes on a device of its own: they stay awake from one
+// step to the next, since waking up takes a thread up to a tenth of a millisecond, and sleep when
+// no step follows.
+inline constexpr int64_t kDeviceLoopSpinUs = 20'000;
+
 class ModelExecutor final : public Executor {
  public:
   // `owner` is the loop that calls Execute and receives the callbacks. `backend` and `decoder` must

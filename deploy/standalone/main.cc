@@ -83,10 +83,12 @@ struct Stack {
   void Begin(ThreadLoop& loop, ThreadLoop& transfer_loop, Transport* transport) {
     engine =
         std::make_unique<TransferEngine>(&loop, &transfer_loop, transport, &backend->kv_memory());
-    executor =
-        std::make_unique<ModelExecutor>(loop, *backend, model->decoder(), model->pool(),
-                                        ThreadLoopOptions{.name = "device", .core = device_core});
+    executor = std::make_unique<ModelExecutor>(
+        loop, *backend, model->decoder(), model->pool(),
+        ThreadLoopOptions{.name = "device", .core = device_core, .spin_us = spin_us()});
   }
+
+  int64_t spin_us() const { return backend->host_visible() ? 0 : kDeviceLoopSpinUs; }
 
   WorkerMetricsFeedOptions MetricsOptions(const Transport& transport) const {
     return {transport.name(), model->pool().layout.block_bytes()};
@@ -142,7 +144,7 @@ absl::Status Serve(RouterOptions router_options, Stack& prefill_stack, Stack& de
   InProcessTransport prefill_transport(&transfer_loop, network,
                                        &prefill_stack.backend->kv_memory());
   InProcessTransport decode_transport(&transfer_loop, network, &decode_stack.backend->kv_memory());
-  ThreadLoop loop({.name = "workers"});
+  ThreadLoop loop({.name = "workers", .spin_us = decode_stack.spin_us()});
   const PrefillWorkerOptions prefill_options = PrefillOptions(*prefill_stack.model);
   DecodeWorkerOptions decode_options = DecodeOptions(*decode_stack.model);
   decode_options.transport = decode_transport.name();

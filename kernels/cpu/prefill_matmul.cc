@@ -45,6 +45,7 @@ void CapOneDnn(CpuIsa isa) {
       dnnl::set_max_cpu_isa(dnnl::cpu_isa::avx512_core_bf16);
       break;
     case CpuIsa::kAmx:
+      dnnl::set_max_cpu_isa(dnnl::cpu_isa::avx512_core_amx);
       break;
   }
 }

@@ -140,8 +140,9 @@ class CudaBackend final : public Backend {
 
   const void* step_config_ = nullptr;  // whose step is under way: keys of recordings
   const void* step_pool_ = nullptr;
-  std::vector<double> frequencies_;  // [head_dim / 2]
-  std::unique_ptr<DeviceBuffer> rope_frequencies_;
+  std::unique_ptr<DeviceBuffer> rope_frequencies_;  // float64 [head_dim / 2]
+  const void* rope_config_ = nullptr;               // whose they are, and frees() then
+  uint64_t rope_frees_ = 0;
   CUtensorMap kv_map_;
   KvPool mapped_pool_;  // whose kv_map_ is
 
@@ -262,12 +263,15 @@ absl::Status CudaBackend::PrepareBias(absl::Span<const WeightView> parts,
 absl::Status CudaBackend::BeginStep(const Batch& batch, const ModelConfig& config,
                                     const KvPool& pool) {
   device_->Bind();
-  if (std::vector<double> frequencies = RopeFrequencies(config); frequencies != frequencies_) {
+  // A config's address is its own as long as no memory was freed: a decoder has some.
+  if (rope_config_ != &config || rope_frees_ != device_->frees()) {
+    const std::vector<double> frequencies = RopeFrequencies(config);
     const auto bytes = static_cast<int64_t>(frequencies.size() * sizeof(double));
-    frequencies_.clear();
+    rope_config_ = nullptr;
     LH_ASSIGN_OR_RETURN(rope_frequencies_, device_->Allocate(bytes));
     device_->Copy(rope_frequencies_->data(), frequencies.data(), bytes);
-    frequencies_ = std::move(frequencies);
+    rope_config_ = &config;
+    rope_frees_ = device_->frees();
   }
   if (pool.data != mapped_pool_.data || pool.blocks != mapped_pool_.blocks ||
       !(pool.layout == mapped_pool_.layout)) {

@@ -9,6 +9,7 @@
 #include "kernels/cuda/decode_attention_feeder.cuh"
 #include "kernels/cuda/decode_attention_fold.cuh"
 #include "kernels/cuda/decode_attention_multiplier.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/tensor_map.h"
 
@@ -73,18 +74,8 @@ void Launch(const DecodeAttentionParams& params, const Work& work, cudaStream_t 
     return true;
   }();
   static_cast<void>(configured);
-  cudaLaunchAttribute overlap = {};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = params.processors;
-  config.blockDim = kThreads;
-  config.dynamicSmemBytes = kBytes;
-  config.stream = stream;
-  config.attrs = &overlap;
-  config.numAttrs = 1;
-  CudaCheck(cudaLaunchKernelEx(&config, DecodeAttentionKernel<kHeadDim>, params.kv, work),
-            "decode attention");
+  LaunchOverlapping(stream, params.processors, kThreads, kBytes, "decode attention",
+                    DecodeAttentionKernel<kHeadDim>, params.kv, work);
 }
 
 int CopyTokens(const KvLayout& layout) {

@@ -29,7 +29,7 @@ class Feeder {
       shared_.units[units_.stage] = unit_;
       ptx::BarrierArrive(&shared_.unit_full[units_.stage]);
       // Nobody takes from the queue any more once all have been here: it is left as it was found.
-      if (ArriveAt(&work_.scratch.queue[1]) == gridDim.x - 1)
+      if (ptx::AddAcquireRelease(&work_.scratch.queue[1], 1) == gridDim.x - 1)
         work_.scratch.queue[0] = work_.scratch.queue[1] = 0;
     }
   }

@@ -158,7 +158,7 @@ class Finisher {
     const bool own = lane_ < unit.heads && lane_ % kWarps == first_ && (heads >> lane_ & 1) != 0;
     if (own) {
       uint32_t* counter = counters + SlotHead(unit, index, lane_);
-      last = ArriveAt(counter) == static_cast<uint32_t>(expected - 1);
+      last = ptx::AddAcquireRelease(counter, 1) == static_cast<uint32_t>(expected - 1);
       if (last) *counter = 0;
     }
     return __ballot_sync(0xffffffff, last);

@@ -23,8 +23,8 @@ constexpr int kFirstFinisher = kWarps;
 constexpr int kFeeder = kFirstFinisher + kFinishers * kWarps;
 constexpr int kThreads = (kFeeder + 1) * ptx::kWarp;
 constexpr int kHeadsMax = 8;  // query heads that share a pass over the keys
-constexpr int kSlotBytes = 16384;
-constexpr int kSlots = 12;
+constexpr int kSlotBytes = 32768;
+constexpr int kSlots = 4;
 static_assert(kSlots % 2 == 0, "keys and values of a tile are of one round of the ring");
 constexpr int kUnitsAhead = 2;
 
@@ -91,14 +91,5 @@ struct Work {
   int layer_row;    // where the layer begins in the tensor map
   float scale_log2;
 };
-
-__device__ __forceinline__ uint32_t ArriveAt(uint32_t* counter) {
-  uint32_t before;
-  asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], 1;"
-               : "=r"(before)
-               : "l"(counter)
-               : "memory");
-  return before;
-}
 
 }  // namespace longhaul::decode_attention

@@ -4,10 +4,8 @@
 // rows of W, and drain the ring much faster than memory fills it.
 //
 // What keeps memory busy between one launch and the next: with few rows, two launches' CTAs fit
-// into a multiprocessor at once. The next launch's start early and wait until the running ones have
-// asked for all of their weights; then they fill their rings, while the running ones finish.
-#include "kernels/cuda/decode_matmul.h"
-
+// into a multiprocessor at once. The next launch's start as soon as there is room, and fill their
+// rings while the running ones sum up and store; only then do they wait.
 #include <cuda_bf16.h>
 
 #include <algorithm>
@@ -16,52 +14,63 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/decode_matmul.h"
 #include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/tensor_map.h"
 #include "kernels/cuda/wgmma_narrow.cuh"
 
 namespace longhaul {
-DecodeMatmulKnobs decode_matmul_knobs;
 namespace {
 
 using Cut = DecodeMatmulCut;
 
-constexpr int kWarpgroups = 2;  // that multiply
+constexpr int kConsumerWarps = 8;
 constexpr int kWarpgroupRows = 64;
-constexpr int kConsumers = kWarpgroups * ptx::kWarpgroup;
-constexpr int kThreads = kConsumers + ptx::kWarp;
-constexpr int kWarpsOfGroup = ptx::kWarpgroup / ptx::kWarp;
-constexpr int kStagesMax = 8;
+constexpr int kThreads = kConsumerWarps * ptx::kWarp + ptx::kWarp;
+constexpr int kWeightBytes = Cut::kHalfRows * ptx::kSwizzleRowBytes;
 constexpr int kProductColumnsMax = 128;  // of one wgmma; wider x is multiplied in blocks
 constexpr int64_t kRowsMax = 256;        // of one launch
 
 // How x of up to kColumns rows is multiplied.
 template <int kColumns>
 struct Config {
-  static constexpr bool kSplit = kColumns > 16;          // see DecodeMatmulCut
-  static constexpr int kCtas = kColumns <= 32 ? 2 : 1;  // that fit into a multiprocessor
-  static constexpr int kBatchMax = kSplit ? 1 : Cut::kBatchMax;
   static constexpr int kBlockColumns = std::min(kColumns, kProductColumnsMax);
   static constexpr int kBlocks = kColumns / kBlockColumns;
-  static constexpr int kXBytes = kColumns * ptx::kSwizzleRowBytes;  // of a unit
-  static constexpr int kRingBytes = (kCtas == 2 ? 111 : 225) * 1024;
-  static constexpr int kVectors = kColumns / 8;  // of four sums, of a thread
+  static constexpr int kBlockBytes = kBlockColumns * ptx::kSwizzleRowBytes;
+  static constexpr int kStageBytes = kWeightBytes + kBlocks * kBlockBytes;
+  static constexpr int kCtas = kColumns <= 32 ? 2 : 1;  // that fit into a multiprocessor
+  static constexpr int kStages = (kCtas == 2 ? 110 : 224) * 1024 / kStageBytes;
+  static constexpr int kSharedBytes = ptx::kSwizzleAtomBytes + kStages * kStageBytes;
+  static constexpr int kPartialFloats = kWarpgroupRows * kColumns;  // of one warpgroup
 };
 
 struct Arguments {
   Cut cut;
-  Cut::Rows rows;
-  uint32_t batch = 0;  // units of a stage
-  uint32_t stages = 0;
-  uint32_t stage_bytes = 0;
   int n = 0;
-  int columns = 0;  // rows of x
+  int rows = 0;
   const float* bias = nullptr;
   void* out = nullptr;
-  float4* partials = nullptr;
+  float* partials = nullptr;
   uint32_t* arrivals = nullptr;
-  uint32_t* streaming = nullptr;
-  DecodeMatmulKnobs knobs;
+};
+
+// Walks over a worker's units: which rows and columns of the weight are next.
+struct Walk {
+  uint32_t tile;
+  uint32_t unit;  // of the tile
+
+  __device__ Walk(const Cut& cut, uint32_t first)
+      : tile(first / cut.tile_units), unit(first % cut.tile_units) {}
+  __device__ __forceinline__ void Next(const Cut& cut) {
+    if (++unit == cut.tile_units) {
+      unit = 0;
+      ++tile;
+    }
+  }
+  __device__ __forceinline__ int column() const { return unit * Cut::kUnitColumns; }
+  __device__ __forceinline__ int row(uint32_t half) const {
+    return tile * Cut::kTileRows + half * Cut::kHalfRows;
+  }
 };
 
 struct Barriers {
@@ -69,140 +78,49 @@ struct Barriers {
   uint64_t empty;
 };
 
-__device__ __forceinline__ void Stamp(const Arguments& arguments, int what) {
-  if (arguments.knobs.trace == nullptr) return;
-  uint64_t now;
-  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
-  arguments.knobs.trace[blockIdx.x * 8 + what] = now;
+__device__ __forceinline__ float4 Add(float4 a, float4 b) {
+  return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
 }
-
-// What a CTA does: all tiles of a group of rows, and of each the parts [part, part_end).
-struct Work {
-  uint32_t row;
-  uint32_t row_end;
-  uint32_t part;
-  uint32_t part_end;
-
-  __device__ Work(const Arguments& arguments, bool split) {
-    const uint32_t group = split ? blockIdx.x / arguments.cut.parts : blockIdx.x;
-    part = split ? blockIdx.x % arguments.cut.parts : 0;
-    part_end = split ? part + 1 : arguments.cut.parts;
-    row = group * arguments.rows.rows;
-    row_end = min(row + arguments.rows.rows, static_cast<uint32_t>(arguments.n));
-  }
-};
-
-// Goes over the stages of a CTA's work in their order.
-class Walk {
- public:
-  __device__ Walk(const Arguments& arguments, const Work& work)
-      : arguments_(arguments), work_(work), row_(work.row) {
-    StartPart(work.part);
-  }
-  __device__ __forceinline__ bool done() const { return row_ >= work_.row_end; }
-  __device__ __forceinline__ uint32_t row() const { return row_; }
-  __device__ __forceinline__ uint32_t unit() const { return unit_; }
-  __device__ __forceinline__ uint32_t units() const {
-    return min(arguments_.batch, unit_end_ - unit_);
-  }
-  __device__ __forceinline__ void Next() {
-    unit_ += arguments_.batch;
-    if (unit_ < unit_end_) return;
-    if (part_ + 1 < work_.part_end) {
-      StartPart(part_ + 1);
-    } else {
-      row_ += arguments_.rows.tile_rows;
-      StartPart(work_.part);
-    }
-  }
-
- private:
-  __device__ __forceinline__ void StartPart(uint32_t part) {
-    part_ = part;
-    unit_ = arguments_.cut.PartFirst(part);
-    unit_end_ = arguments_.cut.PartFirst(part + 1);
-  }
-  const Arguments& arguments_;
-  const Work& work_;
-  uint32_t row_;
-  uint32_t part_;
-  uint32_t unit_;
-  uint32_t unit_end_;
-};
-
-// A ring whose length is known at run time.
-struct Ring {
-  uint32_t stages;
-  uint32_t stage = 0;
-  uint32_t parity = 0;
-  __device__ __forceinline__ void Next() {
-    if (++stage == stages) {
-      stage = 0;
-      parity ^= 1;
-    }
-  }
-};
 
 // The copying thread. Weights may be read at once, x only when the kernels before have ended.
 template <int kColumns>
 __device__ __forceinline__ void Produce(const CUtensorMap& weight, const CUtensorMap& x,
-                                        const Arguments& arguments, uint8_t* stages,
-                                        Barriers* barriers) {
+                                        const Arguments& arguments, uint32_t worker, uint32_t half,
+                                        uint8_t* stages, Barriers* barriers) {
   using Shape = Config<kColumns>;
-  const uint32_t weight_bytes = arguments.rows.tile_rows * ptx::kSwizzleRowBytes;  // of a unit
+  const Cut cut = arguments.cut;
+  const uint32_t first = cut.FirstUnit(worker);
+  const uint32_t units = cut.FirstUnit(worker + 1) - first;
+  const uint32_t early = min(units, uint32_t{Shape::kStages});
   const auto load_weight = [&](const Walk& walk, uint32_t stage) {
-    uint64_t* full = &barriers[stage].full;
-    uint8_t* to = stages + stage * arguments.stage_bytes;
-    ptx::BarrierArriveExpect(full, walk.units() * (weight_bytes + Shape::kXBytes));
-    for (uint32_t u = 0; u < walk.units(); ++u) {
-      ptx::TmaLoad2d(to + u * weight_bytes, &weight, full, (walk.unit() + u) * Cut::kUnitColumns,
-                     walk.row(), ptx::kEvictFirst);
-    }
+    ptx::BarrierArriveExpect(&barriers[stage].full, Shape::kStageBytes);
+    ptx::TmaLoad2d(stages + stage * Shape::kStageBytes, &weight, &barriers[stage].full,
+                   walk.column(), walk.row(half), ptx::kEvictFirst);
   };
   const auto load_x = [&](const Walk& walk, uint32_t stage) {
-    uint8_t* to = stages + stage * arguments.stage_bytes + arguments.batch * weight_bytes;
-    for (uint32_t u = 0; u < walk.units(); ++u) {
-      for (int block = 0; block < Shape::kBlocks; ++block) {
-        ptx::TmaLoad2d(to + u * Shape::kXBytes + block * (Shape::kXBytes / Shape::kBlocks), &x,
-                       &barriers[stage].full, (walk.unit() + u) * Cut::kUnitColumns,
-                       block * Shape::kBlockColumns, ptx::kEvictLast);
-      }
+    for (int block = 0; block < Shape::kBlocks; ++block) {
+      ptx::TmaLoad2d(
+          stages + stage * Shape::kStageBytes + kWeightBytes + block * Shape::kBlockBytes, &x,
+          &barriers[stage].full, walk.column(), block * Shape::kBlockColumns, ptx::kEvictLast);
     }
   };
 
   ptx::PrefetchTensorMap(&weight);
   ptx::PrefetchTensorMap(&x);
-  const DecodeMatmulKnobs& knobs = arguments.knobs;
-  Stamp(arguments, 0);
-  if (Shape::kCtas == 2 && knobs.delay != 0) {
-    for (int i = 0; i < 4000; ++i) {
-      if (*static_cast<volatile uint32_t*>(knobs.streaming) <= knobs.delay - 1) break;
-      __nanosleep(20);
-    }
-  }
-  Stamp(arguments, 1);
-  const Work work(arguments, Shape::kSplit);
-  Walk walk(arguments, work);
-  uint32_t early = 0;
-  for (; early < arguments.stages && !walk.done(); ++early, walk.Next()) load_weight(walk, early);
-  if (Shape::kCtas == 2 && knobs.delay != 0) atomicAdd(knobs.streaming, 1);
-  if (knobs.trigger == 0) ptx::LetLaterKernelsStart();
+  Walk walk(cut, first);
+  for (uint32_t i = 0; i < early; ++i, walk.Next(cut)) load_weight(walk, i);
+  ptx::LetLaterKernelsStart();
+
   ptx::WaitForEarlierKernels();
-  Stamp(arguments, 2);
-  if (knobs.trigger == 1) ptx::LetLaterKernelsStart();
-  Walk x_walk(arguments, work);
-  for (uint32_t stage = 0; stage < early; ++stage, x_walk.Next()) load_x(x_walk, stage);
-  for (Ring ring = {arguments.stages}; !walk.done(); ring.Next(), walk.Next()) {
+  Walk x_walk(cut, first);
+  for (uint32_t i = 0; i < early; ++i, x_walk.Next(cut)) load_x(x_walk, i);
+  ptx::Ring<Shape::kStages> ring;
+  for (uint32_t i = early; i < units; ++i, walk.Next(cut)) {
     ptx::BarrierWait(&barriers[ring.stage].empty, ring.parity);
     load_weight(walk, ring.stage);
     load_x(walk, ring.stage);
+    ring.Next();
   }
-  Stamp(arguments, 4);
-  if (Shape::kCtas == 2 && knobs.delay != 0) atomicSub(knobs.streaming, 1);
-}
-
-__device__ __forceinline__ float4 Add(float4 a, float4 b) {
-  return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
 }
 
 // A thread's part of a warpgroup's sums [64 rows of W, kColumns rows of x], in wgmma's own
@@ -210,6 +128,7 @@ __device__ __forceinline__ float4 Add(float4 a, float4 b) {
 // first.
 template <int kColumns>
 struct Sums {
+  static constexpr int kVectors = kColumns / 8;
   static constexpr int kBlockFloats = Config<kColumns>::kBlockColumns / 2;
   float value[Config<kColumns>::kBlocks][kBlockFloats];
   __device__ __forceinline__ float4 vector(int v) const {
@@ -224,14 +143,12 @@ class Sink {
  public:
   using Element = std::conditional_t<kOutput == DecodeOutput::kBf16, __nv_bfloat16, float>;
 
-  // `warpgroup_row` is the first of the warpgroup's rows of W, `row_end` the first not to store.
-  __device__ __forceinline__ Sink(const Arguments& arguments, int warpgroup_row, int row_end)
-      : n_(arguments.n) {
+  __device__ __forceinline__ Sink(const Arguments& arguments, int warpgroup_row) : n_(arguments.n) {
     const int thread = threadIdx.x % ptx::kWarpgroup;
     const int row = warpgroup_row + thread / ptx::kWarp * 16 + thread % ptx::kWarp / 4;
     const int column = thread % 4 * 2;
-    rows_ = row + 8 < row_end ? 2 : row < row_end ? 1 : 0;
-    columns_ = arguments.columns - column;
+    rows_ = row + 8 < n_ ? 2 : row < n_ ? 1 : 0;
+    columns_ = arguments.rows - column;
     out_ = static_cast<Element*>(arguments.out) + int64_t{column} * n_ + row;
     if (arguments.bias != nullptr) {
       if (rows_ > 0) bias_low_ = arguments.bias[row];
@@ -265,133 +182,141 @@ class Sink {
   }
 
   int n_;
-  int rows_;     // how many of the thread's two are stored
+  int rows_;     // how many of the thread's two are W's
   int columns_;  // that are left from the thread's first of the next vector on
   Element* out_;
   float bias_low_ = 0.0f;
   float bias_high_ = 0.0f;
 };
 
-// Leaves this CTA's part of a tile for the last of the tile's CTAs to come, which adds all parts in
-// their order and stores the sums. Nobody waits for anybody.
+// The part of partials that a worker's warpgroup leaves the sums of a shared tile in: a worker has
+// at most two such tiles, its first and its last.
+template <int kColumns>
+__device__ __forceinline__ float4* PartialOf(const Arguments& arguments, uint32_t worker,
+                                             uint32_t tile, uint32_t quarter) {
+  const bool is_first = arguments.cut.FirstUnit(worker) / arguments.cut.tile_units == tile;
+  const uint32_t slot = (worker * Cut::kQuarters + quarter) * 2 + (is_first ? 0 : 1);
+  return reinterpret_cast<float4*>(arguments.partials +
+                                   uint64_t{slot} * Config<kColumns>::kPartialFloats);
+}
+
+// Leaves this worker's part of a shared tile for the last of its sharers to come, which adds all
+// parts in the order of their columns and stores the sums. Nobody waits for anybody.
 template <int kColumns, DecodeOutput kOutput>
-__device__ __forceinline__ void Share(const Arguments& arguments, uint32_t* arrived_last,
+__device__ __forceinline__ void Share(const Arguments& arguments, uint32_t worker, uint32_t tile,
+                                      uint32_t quarter, uint32_t* arrived_last,
                                       const Sums<kColumns>& sums, Sink<kOutput> sink) {
-  constexpr int kVectors = Config<kColumns>::kVectors;
-  constexpr int kSlot = kVectors * ptx::kWarpgroup;  // of one warpgroup's part
+  const Cut cut = arguments.cut;
   const int thread = threadIdx.x % ptx::kWarpgroup;
-  const int warpgroup = threadIdx.x / ptx::kWarpgroup;
-  const uint32_t parts = arguments.cut.parts;
-  const uint32_t group = blockIdx.x / parts;
-  float4* first = arguments.partials +
-                  (group * parts * kWarpgroups + warpgroup) * uint64_t{kSlot} + thread;
-  float4* mine = first + blockIdx.x % parts * uint64_t{kWarpgroups * kSlot};
+  const int barrier = 1 + threadIdx.x / ptx::kWarpgroup;
+  const uint32_t first_sharer = cut.WorkerOf(tile * cut.tile_units);
+  const uint32_t sharers = cut.WorkerOf((tile + 1) * cut.tile_units - 1) - first_sharer + 1;
+
+  float4* mine = PartialOf<kColumns>(arguments, worker, tile, quarter) + thread;
 #pragma unroll
-  for (int v = 0; v < kVectors; ++v) __stcg(mine + v * ptx::kWarpgroup, sums.vector(v));
-  ptx::NamedSync(1 + warpgroup, ptx::kWarpgroup);
+  for (int v = 0; v < Sums<kColumns>::kVectors; ++v) {
+    __stcg(mine + v * ptx::kWarpgroup, sums.vector(v));
+  }
+  ptx::NamedSync(barrier, ptx::kWarpgroup);
   if (thread == 0) {
-    uint32_t* arrivals = arguments.arrivals + group * kWarpgroups + warpgroup;
-    const bool is_last = ptx::AddAcquireRelease(arrivals, 1) + 1 == parts;
+    uint32_t* arrivals = arguments.arrivals + tile * Cut::kQuarters + quarter;
+    const bool is_last = ptx::AddAcquireRelease(arrivals, 1) + 1 == sharers;
     if (is_last) *arrivals = 0;
     *arrived_last = is_last ? 1 : 0;
   }
-  ptx::NamedSync(1 + warpgroup, ptx::kWarpgroup);
+  ptx::NamedSync(barrier, ptx::kWarpgroup);
   if (*arrived_last == 0) return;
 
-  // Many loads at once, so that little of the time is waiting.
-  constexpr int kAtOnce = std::min(kVectors, 16);
+  // Several sharers' vectors are loaded at once, so that little of the time is waiting.
+  constexpr int kVectorsAtOnce = std::min(Sums<kColumns>::kVectors, kColumns <= 32 ? 4 : 8);
+  constexpr int kSharersAtOnce = kColumns <= 16 ? 6 : kColumns == 32 ? 3 : 2;
 #pragma unroll 1
-  for (int v = 0; v < kVectors; v += kAtOnce) {
-    float4 total[kAtOnce] = {};
+  for (int v = 0; v < Sums<kColumns>::kVectors; v += kVectorsAtOnce) {
+    float4 total[kVectorsAtOnce] = {};
 #pragma unroll 1
-    for (uint32_t part = 0; part < parts; ++part) {
-      const float4* from =
-          first + part * uint64_t{kWarpgroups * kSlot} + v * ptx::kWarpgroup;
-      float4 piece[kAtOnce];
+    for (uint32_t sharer = 0; sharer < sharers; sharer += kSharersAtOnce) {
+      float4 part[kSharersAtOnce][kVectorsAtOnce];
 #pragma unroll
-      for (int i = 0; i < kAtOnce; ++i) piece[i] = __ldcg(from + i * ptx::kWarpgroup);
+      for (int s = 0; s < kSharersAtOnce; ++s) {
+        const uint32_t from_sharer = first_sharer + min(sharer + s, sharers - 1);
+        const float4* from = PartialOf<kColumns>(arguments, from_sharer, tile, quarter) +
+                             v * ptx::kWarpgroup + thread;
 #pragma unroll
-      for (int i = 0; i < kAtOnce; ++i) total[i] = Add(total[i], piece[i]);
+        for (int i = 0; i < kVectorsAtOnce; ++i) part[s][i] = __ldcg(from + i * ptx::kWarpgroup);
+      }
+#pragma unroll
+      for (int s = 0; s < kSharersAtOnce; ++s) {
+        if (sharer + s < sharers) {
+#pragma unroll
+          for (int i = 0; i < kVectorsAtOnce; ++i) total[i] = Add(total[i], part[s][i]);
+        }
+      }
     }
 #pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) sink.Store(total[i]);
+    for (int i = 0; i < kVectorsAtOnce; ++i) sink.Store(total[i]);
   }
 }
 
-// A warpgroup that multiplies: its 64 rows of each of the CTA's tiles.
+// A warpgroup that multiplies: a quarter of each of the worker's tiles.
 template <int kColumns, DecodeOutput kOutput>
-__device__ __forceinline__ void Consume(const Arguments& arguments, const uint8_t* stages,
-                                        Barriers* barriers, uint32_t* arrived_last) {
+__device__ __forceinline__ void Consume(const Arguments& arguments, uint32_t worker, uint32_t half,
+                                        const uint8_t* stages, Barriers* barriers,
+                                        uint32_t* arrived_last) {
   using Shape = Config<kColumns>;
+  const Cut cut = arguments.cut;
   const int warpgroup = threadIdx.x / ptx::kWarpgroup;
   const bool is_signaller = threadIdx.x % ptx::kWarp == 0;
-  const uint32_t weight_bytes = arguments.rows.tile_rows * ptx::kSwizzleRowBytes;
-  const Work work(arguments, Shape::kSplit);
+  const uint32_t quarter = half * 2 + warpgroup;
+  const uint32_t end = cut.FirstUnit(worker + 1);
+  uint32_t unit = cut.FirstUnit(worker);
   ptx::WaitForEarlierKernels();
-  Ring ring = {arguments.stages};
-  for (uint32_t row = work.row; row < work.row_end; row += arguments.rows.tile_rows) {
-    Sums<kColumns> total = {};
-    for (uint32_t part = work.part; part < work.part_end; ++part) {
-      const uint32_t unit_first = arguments.cut.PartFirst(part);
-      const uint32_t unit_end = arguments.cut.PartFirst(part + 1);
-      Sums<kColumns> sums = {};
-      uint32_t stage_before = 0;
-      for (uint32_t unit = unit_first; unit < unit_end; unit += arguments.batch) {
-        const uint8_t* stage = stages + ring.stage * arguments.stage_bytes;
-        uint64_t a =
-            ptx::DescriptorKMajor(stage + warpgroup * kWarpgroupRows * ptx::kSwizzleRowBytes);
-        uint64_t b = ptx::DescriptorKMajor(stage + arguments.batch * weight_bytes);
-        const uint32_t units = min(arguments.batch, unit_end - unit);
-        ptx::BarrierWait(&barriers[ring.stage].full, ring.parity);
-        ptx::WgmmaFence();
-        for (uint32_t u = 0; u < units; ++u) {
-#pragma unroll
-          for (int block = 0; block < Shape::kBlocks; ++block) {
-#pragma unroll
-            for (int step = 0; step < static_cast<int>(Cut::kUnitColumns) / 16; ++step) {
-              ptx::WgmmaKMajor(
-                  sums.value[block], a + step * ptx::kStepK16,
-                  b + block * (Shape::kXBytes / Shape::kBlocks >> 4) + step * ptx::kStepK16);
-            }
-          }
-          a += weight_bytes >> 4;
-          b += Shape::kXBytes >> 4;
-        }
-        ptx::WgmmaCommit();
-        // The stage before this one has been read once its products are done.
-        if (unit > unit_first) {
-          ptx::WgmmaWait<1>();
-          if (is_signaller) ptx::BarrierArrive(&barriers[stage_before].empty);
-        }
-        stage_before = ring.stage;
-        ring.Next();
-      }
-      ptx::WgmmaWait<0>();
-      if (is_signaller) ptx::BarrierArrive(&barriers[stage_before].empty);
+  ptx::Ring<Shape::kStages> ring;
+  while (unit < end) {
+    const uint32_t tile = unit / cut.tile_units;
+    const uint32_t tile_first = tile * cut.tile_units;
+    const uint32_t segment_first = unit;
+    const uint32_t segment_end = min(end, tile_first + cut.tile_units);
+    Sums<kColumns> sums = {};
+    uint32_t stage_before = 0;
+    for (; unit < segment_end; ++unit) {
+      const uint8_t* stage = stages + ring.stage * Shape::kStageBytes;
+      const uint64_t a =
+          ptx::DescriptorKMajor(stage + warpgroup * kWarpgroupRows * ptx::kSwizzleRowBytes);
+      ptx::BarrierWait(&barriers[ring.stage].full, ring.parity);
+      ptx::WgmmaFence();
 #pragma unroll
       for (int block = 0; block < Shape::kBlocks; ++block) {
+        const uint64_t b = ptx::DescriptorKMajor(stage + kWeightBytes + block * Shape::kBlockBytes);
 #pragma unroll
-        for (int i = 0; i < Sums<kColumns>::kBlockFloats; ++i) {
-          ptx::KeepInPlace(sums.value[block][i]);
-          if (Shape::kSplit) {
-            total.value[block][i] = sums.value[block][i];
-          } else {
-            total.value[block][i] += sums.value[block][i];
-          }
+        for (int step = 0; step < Cut::kUnitColumns / 16; ++step) {
+          ptx::WgmmaKMajor(sums.value[block], a + step * ptx::kStepK16, b + step * ptx::kStepK16);
         }
       }
+      ptx::WgmmaCommit();
+      // The stage before this one has been read once its products are done.
+      if (unit > segment_first) {
+        ptx::WgmmaWait<1>();
+        if (is_signaller) ptx::BarrierArrive(&barriers[stage_before].empty);
+      }
+      stage_before = ring.stage;
+      ring.Next();
     }
-    if (threadIdx.x == 0 && row + arguments.rows.tile_rows >= work.row_end) Stamp(arguments, 5);
-    Sink<kOutput> sink(arguments, row + warpgroup * kWarpgroupRows,
-                       min(row + arguments.rows.tile_rows, work.row_end));
-    if (Shape::kSplit && arguments.cut.parts > 1) {
-      Share<kColumns>(arguments, arrived_last + warpgroup, total, sink);
-    } else {
+    ptx::WgmmaWait<0>();
+    if (is_signaller) ptx::BarrierArrive(&barriers[stage_before].empty);
 #pragma unroll
-      for (int v = 0; v < Shape::kVectors; ++v) sink.Store(total.vector(v));
+    for (int block = 0; block < Shape::kBlocks; ++block) {
+#pragma unroll
+      for (float& value : sums.value[block]) ptx::KeepInPlace(value);
+    }
+
+    Sink<kOutput> sink(arguments, tile * Cut::kTileRows + quarter * kWarpgroupRows);
+    if (segment_first == tile_first && segment_end == tile_first + cut.tile_units) {
+#pragma unroll
+      for (int v = 0; v < Sums<kColumns>::kVectors; ++v) sink.Store(sums.vector(v));
+    } else {
+      Share<kColumns>(arguments, worker, tile, quarter, arrived_last + warpgroup, sums, sink);
     }
   }
-  if (threadIdx.x == 0) Stamp(arguments, 6);
 }
 
 template <int kColumns, DecodeOutput kOutput>
@@ -399,52 +324,47 @@ __global__ void __launch_bounds__(kThreads, Config<kColumns>::kCtas)
     DecodeMatmulKernel(const __grid_constant__ CUtensorMap weight,
                        const __grid_constant__ CUtensorMap x,
                        const __grid_constant__ Arguments arguments) {
+  using Shape = Config<kColumns>;
   extern __shared__ uint8_t shared[];
-  __shared__ Barriers barriers[kStagesMax];
-  __shared__ uint32_t arrived_last[kWarpgroups];
+  __shared__ Barriers barriers[Shape::kStages];
+  __shared__ uint32_t arrived_last[kConsumerWarps * ptx::kWarp / ptx::kWarpgroup];
   const uint32_t address = ptx::SharedAddress(shared);
   uint8_t* stages = shared + (-address & (ptx::kSwizzleAtomBytes - 1));
-  // A tile that one warpgroup can multiply needs no second.
-  const int warpgroups = arguments.rows.tile_rows > kWarpgroupRows ? 2 : 1;
+  const uint32_t worker = blockIdx.x / 2;
+  const uint32_t half = blockIdx.x % 2;
   if (threadIdx.x == 0) {
     for (Barriers& stage : barriers) {
       ptx::BarrierInit(&stage.full, 1);
-      ptx::BarrierInit(&stage.empty, warpgroups * kWarpsOfGroup);
+      ptx::BarrierInit(&stage.empty, kConsumerWarps);
     }
     ptx::FenceBarrierInit();
   }
   __syncthreads();
-  const int warpgroup = threadIdx.x / ptx::kWarpgroup;
-  if (threadIdx.x == kConsumers) {
-    Produce<kColumns>(weight, x, arguments, stages, barriers);
-  } else if (warpgroup < warpgroups) {
-    Consume<kColumns, kOutput>(arguments, stages, barriers, arrived_last);
+  if (threadIdx.x >= kConsumerWarps * ptx::kWarp) {
+    if (threadIdx.x == kConsumerWarps * ptx::kWarp) {
+      Produce<kColumns>(weight, x, arguments, worker, half, stages, barriers);
+    }
+  } else {
+    Consume<kColumns, kOutput>(arguments, worker, half, stages, barriers, arrived_last);
   }
 }
 
 using Kernel = void (*)(CUtensorMap, CUtensorMap, Arguments);
 
-// The kernels for one width, one for each output.
+// The kernel for an output, of those for one width.
 struct Family {
   Kernel kernels[3];
-  bool split;
+  int shared_bytes;
   int block_columns;
-  uint32_t batch_max;
-  uint32_t x_bytes;
-  uint32_t ring_bytes;
 };
 
 template <int kColumns>
 constexpr Family FamilyOf() {
-  using Shape = Config<kColumns>;
   return {{DecodeMatmulKernel<kColumns, DecodeOutput::kBf16>,
            DecodeMatmulKernel<kColumns, DecodeOutput::kFloat>,
            DecodeMatmulKernel<kColumns, DecodeOutput::kFloatAccumulate>},
-          Shape::kSplit,
-          Shape::kBlockColumns,
-          Shape::kBatchMax,
-          Shape::kXBytes,
-          Shape::kRingBytes};
+          Config<kColumns>::kSharedBytes,
+          Config<kColumns>::kBlockColumns};
 }
 
 constexpr int kColumnsMin = 8;
@@ -457,56 +377,42 @@ const Family& FamilyFor(int64_t rows) {
   return *family;
 }
 
-void Launch(const DecodeMatmulPlan& plan, const void* x, DecodeOutput output, Arguments arguments,
-            cudaStream_t stream) {
-  const Family& family = FamilyFor(arguments.columns);
-  const CUtensorMap x_map = MakeMatrixMap(x, arguments.columns, plan.k, family.block_columns);
-  arguments.rows = family.split ? plan.cut.split : plan.cut.whole;
-  arguments.batch = std::min(arguments.rows.batch, family.batch_max);
-  const uint32_t weight_bytes = arguments.rows.tile_rows * ptx::kSwizzleRowBytes;
-  arguments.stage_bytes = arguments.batch * (weight_bytes + family.x_bytes);
-  // A warpgroup reads 64 rows of the weight, also where the tile has less.
-  const uint32_t warpgroups = arguments.rows.tile_rows > kWarpgroupRows ? 2 : 1;
-  const uint32_t read_bytes = (arguments.batch - 1) * weight_bytes +
-                              warpgroups * kWarpgroupRows * ptx::kSwizzleRowBytes;
-  const uint32_t behind = std::max(read_bytes, arguments.stage_bytes) - arguments.stage_bytes;
-  arguments.stages = std::min<uint32_t>(
-      kStagesMax,
-      (family.ring_bytes - ptx::kSwizzleAtomBytes - behind) / arguments.stage_bytes);
-
+void Launch(const DecodeMatmulPlan& plan, const void* x, DecodeOutput output,
+            const Arguments& arguments, cudaStream_t stream) {
+  const Family& family = FamilyFor(arguments.rows);
+  const CUtensorMap x_map = MakeMatrixMap(x, arguments.rows, plan.k, family.block_columns);
   cudaLaunchAttribute early;
   early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   early.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(arguments.rows.groups * (family.split ? plan.cut.parts : 1));
+  config.gridDim = dim3(plan.cut.workers * 2);
   config.blockDim = dim3(kThreads);
-  config.dynamicSmemBytes = family.ring_bytes;
+  config.dynamicSmemBytes = family.shared_bytes;
   config.stream = stream;
   config.attrs = &early;
   config.numAttrs = 1;
-  CudaCheck(cudaLaunchKernelEx(&config, family.kernels[static_cast<int>(output)],
-                               family.split ? plan.split_weight : plan.whole_weight, x_map,
-                               arguments),
+  CudaCheck(cudaLaunchKernelEx(&config, family.kernels[static_cast<int>(output)], plan.weight,
+                               x_map, arguments),
             "decode product");
 }
 
 }  // namespace
 
 DecodeMatmulPlan PlanDecodeMatmul(const void* weight, int64_t n, int64_t k, int multiprocessors) {
-  LH_CHECK(n > 0 && k > 0 && k % 8 == 0 && n < int64_t{1} << 31 && k < int64_t{1} << 24,
-           absl::StrCat("a weight of ", n, "x", k));
+  LH_CHECK(n > 0 && k > 0 && k % 8 == 0, absl::StrCat("a weight of ", n, "x", k));
   DecodeMatmulPlan plan;
+  plan.weight = MakeMatrixMap(weight, n, k, Cut::kHalfRows);
   plan.n = n;
   plan.k = k;
   plan.cut = CutDecodeMatmul(n, k, multiprocessors);
-  plan.whole_weight = MakeMatrixMap(weight, n, k, plan.cut.whole.tile_rows);
-  plan.split_weight = MakeMatrixMap(weight, n, k, plan.cut.split.tile_rows);
+  LH_CHECK((uint64_t{plan.cut.units()} + 1) * (plan.cut.workers + 1) < uint64_t{1} << 32,
+           absl::StrCat("a weight of ", n, "x", k, " has too many units"));
   for (const Family& family : kFamilies) {
     for (const Kernel kernel : family.kernels) {
-      CudaCheck(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                     cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                     family.ring_bytes),
-                "shared memory of the decode product");
+      CudaCheck(
+          cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                               cudaFuncAttributeMaxDynamicSharedMemorySize, family.shared_bytes),
+          "shared memory of the decode product");
     }
   }
   return plan;
@@ -515,11 +421,12 @@ DecodeMatmulPlan PlanDecodeMatmul(const void* weight, int64_t n, int64_t k, int 
 int64_t DecodeMatmulPartialBytes(int64_t rows, int multiprocessors) {
   int64_t columns = kColumnsMin;
   while (columns < std::min(rows, kRowsMax)) columns *= 2;
-  return multiprocessors * int64_t{Cut::kTileRows} * columns * int64_t{sizeof(float)};
+  const int64_t workers = std::max(multiprocessors / 2, 1);
+  return workers * 2 * Cut::kTileRows * columns * int64_t{sizeof(float)};
 }
 
-int64_t DecodeMatmulArrivalBytes(int multiprocessors) {
-  return multiprocessors * kWarpgroups * int64_t{sizeof(uint32_t)};
+int64_t DecodeMatmulArrivalBytes(int64_t n) {
+  return (n + Cut::kTileRows - 1) / Cut::kTileRows * Cut::kQuarters * int64_t{sizeof(uint32_t)};
 }
 
 void LaunchDecodeMatmul(const DecodeMatmulPlan& plan, const void* x, int64_t rows,
@@ -530,14 +437,13 @@ void LaunchDecodeMatmul(const DecodeMatmulPlan& plan, const void* x, int64_t row
     Arguments arguments;
     arguments.cut = plan.cut;
     arguments.n = static_cast<int>(plan.n);
-    arguments.columns = static_cast<int>(std::min(rows - row, kRowsMax));
+    arguments.rows = static_cast<int>(std::min(rows - row, kRowsMax));
     arguments.bias = bias;
     arguments.out = static_cast<std::byte*>(out) + row * plan.n * out_bytes;
-    arguments.partials = reinterpret_cast<float4*>(workspace.partials);
+    arguments.partials = workspace.partials;
     arguments.arrivals = workspace.arrivals;
-    arguments.knobs = decode_matmul_knobs;
-    if (decode_matmul_knobs.trace != nullptr) decode_matmul_knobs.trace += 132 * 8;
-    Launch(plan, static_cast<const __nv_bfloat16*>(x) + row * plan.k, output, arguments, stream);
+    const void* x_rows = static_cast<const __nv_bfloat16*>(x) + row * plan.k;
+    Launch(plan, x_rows, output, arguments, stream);
   }
 }
 

@@ -18,17 +18,6 @@
 #include "kernels/cuda/decode_matmul_cut.h"
 
 namespace longhaul {
-struct DecodeMatmulKnobs {
-  uint32_t prefetch_units = 0;
-  uint32_t prefetch_mode = 0;
-  uint64_t prefetch_policy = 0x1000000000000000ull;
-  uint64_t weight_policy = 0x12F0000000000000ull;
-  uint32_t delay = 0;
-  uint32_t trigger = 0;
-  uint32_t* streaming = nullptr;
-  uint64_t* trace = nullptr;
-};
-extern DecodeMatmulKnobs decode_matmul_knobs;
 
 enum class DecodeOutput : uint8_t {
   kBf16,            // out = product
@@ -38,8 +27,7 @@ enum class DecodeOutput : uint8_t {
 
 // What is made once for a weight: where it is and how it is cut.
 struct DecodeMatmulPlan {
-  CUtensorMap whole_weight;
-  CUtensorMap split_weight;
+  CUtensorMap weight;
   int64_t n = 0;
   int64_t k = 0;
   DecodeMatmulCut cut;
@@ -59,7 +47,7 @@ struct DecodeMatmulWorkspace {
 // What launches of up to `rows` rows on a device of `multiprocessors`, and plans of up to `n`,
 // need.
 int64_t DecodeMatmulPartialBytes(int64_t rows, int multiprocessors);
-int64_t DecodeMatmulArrivalBytes(int multiprocessors);
+int64_t DecodeMatmulArrivalBytes(int64_t n);
 
 // Queues the product. `x` [rows, k] bf16, 16-byte aligned; `bias` [n] or null; `out` [rows, n] of
 // the kind `output` says.

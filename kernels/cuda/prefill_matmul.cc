@@ -8,6 +8,7 @@
 #include "common/base/check.h"
 #include "common/base/status.h"
 #include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/slab_digest.h"
 
 namespace longhaul {
 namespace {
@@ -15,8 +16,6 @@ namespace {
 constexpr int64_t kWorkspaceBytes = int64_t{64} << 20;
 // The number of rows that a shape's standard algorithm is chosen for.
 constexpr int64_t kManyRows = 4096;
-// Rows whose bits are compared: more would show the same.
-constexpr int64_t kComparedRows = 64;
 constexpr int kTimedRuns = 3;
 constexpr uint32_t kAlignmentBytes = 16;
 constexpr int kCandidates = 16;
@@ -55,6 +54,12 @@ struct Problem {
 
 int64_t OutBytes(const PrefillMatmul::Shape& shape) {
   return shape.accumulate ? sizeof(float) : sizeof(uint16_t);
+}
+
+// What a product's results are compared by: digests of runs of so many bytes.
+constexpr int64_t kSlabBytes = 32 << 10;
+int64_t DigestedSlabs(const PrefillMatmul::Shape& shape, int64_t rows) {
+  return (rows * shape.n * OutBytes(shape) + kSlabBytes - 1) / kSlabBytes;
 }
 
 // Whether each sum is one processor's alone.
@@ -123,9 +128,12 @@ void PrefillMatmul::Tune(const Shape& shape, const void* weight, const void* bia
   algorithms.fill(Candidates(shape, kManyRows).front());
   // The weight's own rows serve as x: numbers of the right kind that are there already.
   const int64_t rows_max = std::min(shape.n, kRowClasses.back());
-  const int64_t out_bytes = rows_max * shape.n * OutBytes(shape);
-  absl::StatusOr<std::unique_ptr<DeviceBuffer>> out = device_.Allocate(out_bytes);
-  if (!out.ok()) return;
+  const int64_t slabs = DigestedSlabs(shape, rows_max);
+  absl::StatusOr<std::unique_ptr<DeviceBuffer>> out = device_.Allocate(slabs * kSlabBytes);
+  absl::StatusOr<CudaPinnedBuffer> digested =
+      CudaPinnedBuffer::Allocate(2 * slabs * static_cast<int64_t>(sizeof(uint64_t)));
+  if (!out.ok() || !digested.ok()) return;
+  digested_ = *std::move(digested);
   const Operands operands = {weight, weight, bias, (*out)->data()};
   for (size_t i = 0; i < kRowClasses.size(); ++i) {
     algorithms[i] =
@@ -136,11 +144,11 @@ void PrefillMatmul::Tune(const Shape& shape, const void* weight, const void* bia
 cublasLtMatmulAlgo_t PrefillMatmul::FastestEqual(const Shape& shape, const Operands& operands,
                                                  int64_t rows,
                                                  const cublasLtMatmulAlgo_t& standard) {
-  const std::vector<std::byte> bits = Bits(shape, operands, rows, standard);
+  const std::vector<uint64_t> digests = Digests(shape, operands, rows, standard);
   cublasLtMatmulAlgo_t fastest = standard;
   double fastest_ms = Milliseconds(shape, operands, rows, standard);
   for (const cublasLtMatmulAlgo_t& candidate : Candidates(shape, rows)) {
-    if (Bits(shape, operands, rows, candidate) != bits) continue;
+    if (Digests(shape, operands, rows, candidate) != digests) continue;
     const double ms = Milliseconds(shape, operands, rows, candidate);
     if (ms < fastest_ms) {
       fastest = candidate;
@@ -150,14 +158,20 @@ cublasLtMatmulAlgo_t PrefillMatmul::FastestEqual(const Shape& shape, const Opera
   return fastest;
 }
 
-std::vector<std::byte> PrefillMatmul::Bits(const Shape& shape, const Operands& operands,
-                                           int64_t rows, const cublasLtMatmulAlgo_t& algorithm) {
-  std::vector<std::byte> bits(std::min(rows, kComparedRows) * shape.n * OutBytes(shape));
-  CudaCheck(cudaMemsetAsync(operands.out, 0, bits.size(), device_.stream()), "cudaMemsetAsync");
+std::vector<uint64_t> PrefillMatmul::Digests(const Shape& shape, const Operands& operands,
+                                             int64_t rows, const cublasLtMatmulAlgo_t& algorithm) {
+  const int64_t count = DigestedSlabs(shape, rows);
+  auto* const out = static_cast<std::byte*>(operands.out);
+  CudaCheck(cudaMemsetAsync(out, 0, count * kSlabBytes, device_.stream()), "cudaMemsetAsync");
   Queue(shape, operands, rows, algorithm);
-  device_.Copy(bits.data(), operands.out, static_cast<int64_t>(bits.size()));
+  // How a product joins what is there already shows only where something is.
+  if (shape.accumulate) Queue(shape, operands, rows, algorithm);
+  auto* const slabs = reinterpret_cast<const std::byte**>(digested_.data());
+  auto* const digests = reinterpret_cast<uint64_t*>(digested_.data()) + count;
+  for (int64_t i = 0; i < count; ++i) slabs[i] = out + i * kSlabBytes;
+  LaunchSlabDigests(slabs, static_cast<int>(count), kSlabBytes, digests, device_.stream());
   device_.Wait(device_.Record());
-  return bits;
+  return {digests, digests + count};
 }
 
 double PrefillMatmul::Milliseconds(const Shape& shape, const Operands& operands, int64_t rows,

@@ -67,15 +67,16 @@ class PrefillMatmul {
   // The fastest of the candidates for `rows` whose results have the bits of `standard`'s.
   cublasLtMatmulAlgo_t FastestEqual(const Shape& shape, const Operands& operands, int64_t rows,
                                     const cublasLtMatmulAlgo_t& standard);
-  // The first rows of the product, computed into cleared memory.
-  std::vector<std::byte> Bits(const Shape& shape, const Operands& operands, int64_t rows,
-                              const cublasLtMatmulAlgo_t& algorithm);
+  // Digests of the product; of a shape that accumulates, of the product added to itself.
+  std::vector<uint64_t> Digests(const Shape& shape, const Operands& operands, int64_t rows,
+                                const cublasLtMatmulAlgo_t& algorithm);
   double Milliseconds(const Shape& shape, const Operands& operands, int64_t rows,
                       const cublasLtMatmulAlgo_t& algorithm);
 
   CudaDevice& device_;
   const std::unique_ptr<DeviceBuffer> workspace_;
   cublasLtHandle_t handle_ = nullptr;
+  CudaPinnedBuffer digested_;  // slabs, then their digests
   std::map<Shape, Algorithms> algorithms_;
 };
 

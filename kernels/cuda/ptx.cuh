@@ -192,16 +192,6 @@ __device__ __forceinline__ void TmaLoad4dMulticast(void* to, const CUtensorMap* 
       : "memory");
 }
 
-// Has the box fetched into the L2 cache, and waits for nothing.
-__device__ __forceinline__ void TmaPrefetch2d(const CUtensorMap* map, int32_t c0, int32_t c1,
-                                              uint64_t policy = kEvictNormal) {
-  asm volatile(
-      "cp.async.bulk.prefetch.tensor.2d.L2.global.tile.L2::cache_hint [%0, {%1, %2}], %3;" ::"l"(
-          map),
-      "r"(c0), "r"(c1), "l"(policy)
-      : "memory");
-}
-
 // Plain bytes (a multiple of 16, both ends 16-byte aligned) into shared memory.
 __device__ __forceinline__ void BulkLoad(void* to, const void* from, uint32_t bytes,
                                          uint64_t* barrier) {

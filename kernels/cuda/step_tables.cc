@@ -80,9 +80,8 @@ absl::Status StepTables::Reserve(int64_t rows, const ModelConfig& config) {
       blocks <= capacity_.blocks && pairs <= capacity_.pairs) {
     return absl::OkStatus();
   }
-  const Capacity next = {
-      Grown(capacity_.rows, rows), Grown(capacity_.items, items), Grown(capacity_.blocks, blocks),
-      std::max(capacity_.pairs, pairs)};
+  const Capacity next = {Grown(capacity_.rows, rows), Grown(capacity_.items, items),
+                         Grown(capacity_.blocks, blocks), std::max(capacity_.pairs, pairs)};
   int64_t bytes = 0;
   const auto place = [&](int64_t count, int64_t each) {
     const int64_t offset = bytes;

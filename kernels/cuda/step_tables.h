@@ -21,8 +21,7 @@ namespace longhaul {
 class StepTables {
  public:
   // `rows`: of the largest step that needs no more memory than this begins with.
-  StepTables(CudaDevice& device, int64_t rows)
-      : device_(device), capacity_{rows, rows, rows, 0} {}
+  StepTables(CudaDevice& device, int64_t rows) : device_(device), capacity_{rows, rows, rows, 0} {}
 
   // Queues the upload of `batch`. The tables' memory is taken here. Error: ResourceExhausted.
   absl::Status Upload(const Batch& batch, const ModelConfig& config, const KvPool& pool);

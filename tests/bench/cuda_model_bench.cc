@@ -44,7 +44,6 @@ double Median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-
 ModelConfig Llama8B() {
   ModelConfig config;
   config.name = "llama-3-8b";
@@ -104,10 +103,12 @@ class RandomWeights {
 // Steps through the executor, one at a time.
 class Engine {
  public:
-  Engine(Backend& backend, Decoder& decoder, KvPool pool) : owner_({.name = "owner"}), pool_(pool) {
+  Engine(Backend& backend, Decoder& decoder, KvPool pool)
+      : owner_({.name = "owner", .spin_us = kDeviceLoopSpinUs}), pool_(pool) {
     RunAndWait(owner_, [&] {
-      executor_ = std::make_unique<ModelExecutor>(owner_, backend, decoder, pool,
-                                                  ThreadLoopOptions{.name = "device"});
+      executor_ = std::make_unique<ModelExecutor>(
+          owner_, backend, decoder, pool,
+          ThreadLoopOptions{.name = "device", .spin_us = kDeviceLoopSpinUs});
     });
     blocks_.resize(pool.blocks);
     std::iota(blocks_.begin(), blocks_.end(), 0);
@@ -122,14 +123,13 @@ class Engine {
 
   // A prompt's KV, then its first token: milliseconds.
   double FirstToken(int64_t tokens) {
-    const double start = Milliseconds();
+    double ms = 0;
     for (int64_t done = 0; done < tokens - 1;) {
       const int64_t count = std::min(absl::GetFlag(FLAGS_chunk_tokens), tokens - 1 - done);
-      Run({Sequence(0, tokens, done, count, /*sample=*/false)});
+      ms += Run({Sequence(0, tokens, done, count, /*sample=*/false)});
       done += count;
     }
-    Run({Sequence(0, tokens, tokens - 1, 1, /*sample=*/true)});
-    return Milliseconds() - start;
+    return ms + Run({Sequence(0, tokens, tokens - 1, 1, /*sample=*/true)});
   }
 
   // A token of each of `sequences` over contexts of `context` tokens: milliseconds.
@@ -140,10 +140,10 @@ class Engine {
     for (int i = 0; i < sequences; ++i) {
       plan.push_back(Sequence(i * each, context, context - 1, 1, /*sample=*/true));
     }
-    const double start = Milliseconds();
-    Run(std::move(plan));
-    return Milliseconds() - start;
+    return Run(std::move(plan));
   }
+  // Of the last step, the device thread's part.
+  double device_ms() const { return device_ms_; }
 
  private:
   StepSequence Sequence(int64_t first_block, int64_t context, int64_t position, int64_t count,
@@ -160,12 +160,18 @@ class Engine {
     }
     return sequence;
   }
-  void Run(std::vector<StepSequence> sequences) {
+  // One step, from the owner's call to its callback: milliseconds.
+  double Run(std::vector<StepSequence> sequences) {
     StepPlan plan;
     plan.sequences = std::move(sequences);
     absl::Notification done;
+    double start = 0;
+    double end = 0;
     owner_.Post([&] {
+      start = Milliseconds();
       executor_->Execute(std::move(plan), nullptr, [&](StepResult result) {
+        end = Milliseconds();
+        device_ms_ = static_cast<double>(result.compute_us) / 1e3;
         for (const auto& sequence : result.sequences) {
           LH_CHECK(sequence.status.ok(), sequence.status.ToString());
         }
@@ -173,6 +179,7 @@ class Engine {
       });
     });
     done.WaitForNotification();
+    return end - start;
   }
 
   ThreadLoop owner_;
@@ -180,6 +187,7 @@ class Engine {
   std::unique_ptr<ModelExecutor> executor_;
   std::vector<BlockId> blocks_;
   std::shared_ptr<const SamplingParams> greedy_;
+  double device_ms_ = 0;
 };
 
 // What a layer's operations take by themselves, and sampling: where a step's time goes.
@@ -242,7 +250,7 @@ class Operations {
     LH_CHECK(backend_.BeginStep(batch, c, pool_).ok(), "BeginStep");
     backend_.Embed(residual, *head_, batch.tokens);
     double sum = 0;
-    const auto time = [&](const char* name, int64_t n, int64_t k, auto body) {
+    const auto measure = [&](const char* name, int64_t n, int64_t k, auto body) {
       const auto repeat = [&] {
         for (int i = 0; i < kRepeats; ++i) body();
       };
@@ -264,15 +272,15 @@ class Operations {
       const double work = phase == Phase::kPrefill ? 2.0 * rows * n * k / 1e6 : 2.0 * n * k / 1e6;
       std::printf("  %-16s %9.1f  %7.2f\n", name, us, work / us);
     };
-    time("rms norm x 2", 0, 0, [&] {
+    measure("rms norm x 2", 0, 0, [&] {
       backend_.RmsNorm(normed, residual, *norm_, c.rms_epsilon);
       backend_.RmsNorm(normed, residual, *norm_, c.rms_epsilon);
     });
-    time("qkv", qkv_width, c.hidden, [&] { backend_.MatMul(qkv, normed, *qkv_, false, phase); });
-    time("rope and store", 0, 0, [&] { backend_.RopeAndStoreKv(qkv, batch, c, pool_, 0); });
+    measure("qkv", qkv_width, c.hidden, [&] { backend_.MatMul(qkv, normed, *qkv_, false, phase); });
+    measure("rope and store", 0, 0, [&] { backend_.RopeAndStoreKv(qkv, batch, c, pool_, 0); });
     if (phase == Phase::kDecode) {
-      time("attention", 0, 0,
-           [&] { backend_.Attention(attended, qkv, batch, c, pool_, 0, phase); });
+      measure("attention", 0, 0,
+              [&] { backend_.Attention(attended, qkv, batch, c, pool_, 0, phase); });
     } else {
       // Its counters are good for one launch a layer and step.
       backend_.Wait(backend_.Record());
@@ -286,17 +294,18 @@ class Operations {
       std::printf("  %-16s %9.1f  %7.2f\n", "attention", us,
                   2.0 * rows * rows * q_width / us / 1e6);
     }
-    time("attention out", c.hidden, q_width,
-         [&] { backend_.MatMul(residual, attended, *out_, true, phase); });
-    time("gate and up", int64_t{2} * c.ffn_hidden, c.hidden,
-         [&] { backend_.MatMul(gate_up, normed, *gate_up_, false, phase); });
-    time("activation", 0, 0, [&] { backend_.GatedActivation(gated, gate_up); });
-    time("down", c.hidden, c.ffn_hidden,
-         [&] { backend_.MatMul(residual, gated, *down_, true, phase); });
+    measure("attention out", c.hidden, q_width,
+            [&] { backend_.MatMul(residual, attended, *out_, true, phase); });
+    measure("gate and up", int64_t{2} * c.ffn_hidden, c.hidden,
+            [&] { backend_.MatMul(gate_up, normed, *gate_up_, false, phase); });
+    measure("activation", 0, 0, [&] { backend_.GatedActivation(gated, gate_up); });
+    measure("down", c.hidden, c.ffn_hidden,
+            [&] { backend_.MatMul(residual, gated, *down_, true, phase); });
     std::printf("  %-16s %9.1f, %d layers %.2f ms\n", "sum", sum, c.layers, sum * c.layers / 1e3);
     if (phase == Phase::kPrefill) return;
     const Tensor logits = tensor(c.vocab, 4);
-    time("head", c.vocab, c.hidden, [&] { backend_.MatMul(logits, normed, *head_, false, phase); });
+    measure("head", c.vocab, c.hidden,
+            [&] { backend_.MatMul(logits, normed, *head_, false, phase); });
     for (const auto& [name, temperature, top_p] :
          {std::tuple{"sample greedy", 0.0f, 1.0f}, std::tuple{"sample", 1.0f, 1.0f},
           std::tuple{"sample top_p", 1.0f, 0.9f}}) {
@@ -348,8 +357,9 @@ absl::Status Main() {
   LH_ASSIGN_OR_RETURN(const std::unique_ptr<DeviceBuffer> memory, backend->Allocate(pool_bytes));
   pool.data = memory->data();
   const auto run = static_cast<int64_t>(random.bits().size() * sizeof(uint16_t));
-  for (int64_t at = 0; at < pool_bytes; at += run) {
-    backend->Copy(pool.data + at, random.bits().data(), std::min(run, pool_bytes - at));
+  backend->Copy(pool.data, random.bits().data(), std::min(run, pool_bytes));
+  for (int64_t at = run; at < pool_bytes; at += run) {
+    backend->Copy(pool.data + at, pool.data, std::min(run, pool_bytes - at));
   }
   if (absl::GetFlag(FLAGS_operations)) {
     Operations operations(*backend, config, random.weights(), pool);
@@ -359,7 +369,7 @@ absl::Status Main() {
   }
   Engine engine(*backend, *decoder, pool);
 
-  std::printf("\n%-28s %10s %10s\n", "time per token, ms", "measured", "bar");
+  std::printf("\n%-28s %10s %10s %10s\n", "time per token, ms", "measured", "bar", "device");
   struct Decode {
     int sequences;
     int64_t context;
@@ -373,13 +383,16 @@ absl::Status Main() {
         Decode{64, 2048, 8.7}, Decode{128, 1024, 9.0}}) {
     if (decode.sequences * decode.context > absl::GetFlag(FLAGS_kv_tokens)) continue;
     std::vector<double> times;
+    std::vector<double> device_times;
     // The first steps of a shape are recorded.
     for (int i = 0; i < 3; ++i) engine.Token(decode.sequences, decode.context);
     for (int i = 0; i < absl::GetFlag(FLAGS_steps); ++i) {
       times.push_back(engine.Token(decode.sequences, decode.context));
+      device_times.push_back(engine.device_ms());
     }
-    std::printf("%3d x %-22lld %10.3f %10.3f\n", decode.sequences,
-                static_cast<long long>(decode.context), Median(times), decode.bar_ms);
+    std::printf("%3d x %-22lld %10.3f %10.3f %10.3f\n", decode.sequences,
+                static_cast<long long>(decode.context), Median(times), decode.bar_ms,
+                Median(device_times));
     std::fflush(stdout);
   }
 

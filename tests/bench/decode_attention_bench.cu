@@ -163,7 +163,7 @@ void Run() {
     const int processors = world.Params().processors;
     if (ceiling == 0.0) {
       DeviceArray<uint32_t> sink(1);
-      ceiling = ReadCeiling(world.pool.data(), world.pool.count() * 2, processors, sink.data());
+      ceiling = ReadCeiling(world.pool.data(), world.pool.size() * 2, processors, sink.data());
       std::printf("read ceiling %.3f TB/s\n%-20s %9s %7s %6s %5s\n", ceiling, "", "us", "TB/s",
                   "share", "bar");
     }

@@ -73,16 +73,14 @@ class Bench {
     workspace_.partials =
         Allocate<float>(DecodeMatmulPartialBytes(kRowsMax, multiprocessors_) / sizeof(float));
     workspace_.arrivals =
-        Allocate<uint32_t>(DecodeMatmulArrivalBytes(multiprocessors_) / sizeof(uint32_t));
-    CudaCheck(cudaMemset(workspace_.arrivals, 0, DecodeMatmulArrivalBytes(multiprocessors_)), "memset");
+        Allocate<uint32_t>(DecodeMatmulArrivalBytes(kVocabulary) / sizeof(uint32_t));
+    CudaCheck(cudaMemset(workspace_.arrivals, 0, DecodeMatmulArrivalBytes(kVocabulary)), "memset");
     CudaCheck(cudaMemset(out_, 0, kRowsMax * kVocabulary * sizeof(float)), "memset");
     CublasCheck(cublasCreate(&cublas_));
     CublasCheck(cublasSetStream(cublas_, stream_));
     constexpr int64_t kCublasWorkspace = 64 << 20;
     CublasCheck(
         cublasSetWorkspace(cublas_, Allocate<std::byte>(kCublasWorkspace), kCublasWorkspace));
-    decode_matmul_knobs.streaming = Allocate<uint32_t>(64);
-    CudaCheck(cudaMemset(decode_matmul_knobs.streaming, 0, 256), "memset");
     CudaCheck(cudaDeviceSynchronize(), "setup");
   }
 
@@ -209,76 +207,13 @@ class Bench {
     }
     const double floor_us = bytes / ceiling / 1e6;
     for (const int64_t rows : rows_list) {
-      const auto queue = [&] {
+      const double us = ReplayUs([&] {
         for (size_t i = 0; i < plans.size(); ++i) Queue(plans[i], rows, matrices[i].output);
-      };
-      const double us = ReplayUs(queue);
+      });
       std::printf("8B step, rows %3ld: %7.1f us, floor %7.1f, %.3f of reading\n", rows, us,
                   floor_us, floor_us / us);
-      if (rows == 1 || rows == 16) Sweep(queue);
     }
     for (__nv_bfloat16* weight : weights) CudaCheck(cudaFree(weight), "cudaFree");
-  }
-
-  void Sweep(const std::function<void()>& queue) {
-    const DecodeMatmulKnobs saved = decode_matmul_knobs;
-    DecodeMatmulKnobs k = saved;
-    const auto run = [&](const char* name) {
-      decode_matmul_knobs = k;
-      std::printf("  %-44s %7.1f us\n", name, ReplayUs(queue));
-      decode_matmul_knobs = saved;
-      k = saved;
-      CudaCheck(cudaMemset(saved.streaming, 0, 4), "memset");
-    };
-run("base");
-    k.trigger = 1; run("trigger after wait");
-    for (const uint32_t t : {0, 1}) for (const uint32_t d : {1, 17, 33, 65, 97, 121}) {
-      k.delay = d; k.trigger = t;
-      char name[80]; std::snprintf(name, 80, "delay until %u stream, trigger %u", d - 1, t);
-      run(name);
-    }
-  }
-
-  void Trace(const std::vector<int64_t>& rows_list) {
-    const int64_t shapes[][2] = {{6144, 4096}, {4096, 4096}, {28672, 4096}, {4096, 14336}};
-    std::vector<DecodeMatmulPlan> plans;
-    for (int i = 0; i < 12; ++i) {
-      const auto& [n, k] = shapes[i % 4];
-      plans.push_back(PlanDecodeMatmul(RandomMatrix(n * k, 3000 + i), n, k, multiprocessors_));
-    }
-    constexpr int kCtas = 132;
-    uint64_t* trace = Allocate<uint64_t>(14 * kCtas * 8);
-    const DecodeMatmulKnobs saved = decode_matmul_knobs;
-    CudaCheck(cudaMemset(trace, 0, 14 * kCtas * 64), "memset");
-    for (const int64_t rows : rows_list) for (const uint32_t delay : {0, 1}) {
-      const auto queue = [&] {
-        decode_matmul_knobs.trace = trace;
-        for (size_t i = 0; i < plans.size(); ++i) {
-          Queue(plans[i], rows, i % 2 ? DecodeOutput::kFloatAccumulate : DecodeOutput::kBf16);
-        }
-      };
-      decode_matmul_knobs.delay = delay;
-      const double us = ReplayUs(queue);
-      decode_matmul_knobs = saved;
-      std::vector<uint64_t> t(12 * kCtas * 8);
-      CudaCheck(cudaMemcpy(t.data(), trace, t.size() * 8, cudaMemcpyDefault), "copy");
-      uint64_t zero = ~uint64_t{0};
-      for (int c = 0; c < kCtas; ++c) if (t[(4 * kCtas + c) * 8] != 0) zero = std::min(zero, t[(4 * kCtas + c) * 8]);
-      std::printf("trace rows %ld delay %u, %.1f us: min-max of start, fill, wait over, 1st refill, issued, summed, end\n", rows, delay, us);
-      for (int i = 4; i < 10; ++i) {
-        std::printf("%5ldx%-5ld", plans[i].n, plans[i].k);
-        for (int s = 0; s < 7; ++s) {
-          double low = 1e30, high = -1e30;
-          for (int c = 0; c < kCtas; ++c) {
-            if (t[(i * kCtas + c) * 8 + s] == 0) continue;
-            const double at = (static_cast<double>(t[(i * kCtas + c) * 8 + s]) - static_cast<double>(zero)) / 1000;
-            low = std::min(low, at); high = std::max(high, at);
-          }
-          std::printf(" %6.1f-%-6.1f", low, high);
-        }
-        std::printf("\n");
-      }
-    }
   }
 
  private:
@@ -303,7 +238,6 @@ int main(int argc, char** argv) {
   for (const std::string& part : what) {
     if (part == "model") bench.Model(ceiling, {1, 16, 32, 64, 128, 256});
     if (part == "shapes") bench.Shapes(ceiling, {1, 2, 4, 8, 16, 32, 64, 128, 256}, true);
-    if (part == "trace") bench.Trace({1, 128});
-    if (part == "quick") bench.Shapes(ceiling, {1, 16, 32, 64, 128, 256}, false);
+    if (part == "quick") bench.Shapes(ceiling, {1, 16, 32, 64, 128}, false);
   }
 }

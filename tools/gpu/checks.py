@@ -21,8 +21,8 @@ import sys
 import time
 
 TESTS = (
-    "elementwise_test", "prefill_attention_test", "decode_attention_test", "decode_matmul_cut_test", "decode_matmul_test",
-    "gpu_sampler_test", "cuda_decoder_test",
+    "elementwise_test", "cuda_prefill_matmul_test", "prefill_attention_test", "decode_attention_test", "decode_matmul_cut_test", "decode_matmul_test",
+    "gpu_sampler_test", "slab_digest_test", "cuda_decoder_test",
 )
 # One round of PyTorch's attention in turns with ours is the last figure, where PyTorch is.
 BENCHMARKS = ("prefill_attention_bench", "decode_attention_bench", "decode_matmul_bench", "cuda_model_bench")

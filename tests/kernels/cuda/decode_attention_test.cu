@@ -57,14 +57,14 @@ std::vector<double> Reference(const DecodeWorld& world) {
       o.layout.slab_elements(), world.qkv.data(), world.qkv_stride(), o.heads, world.tables.data(),
       rows.data(), keys_max, weights.data(), out.data());
   CudaCheckLaunch("reference");
-  return out.Get();
+  return out.Read();
 }
 
 std::vector<__nv_bfloat16> Attend(DecodeWorld& world) {
-  world.out.FillBytes(0xFF);
+  world.out.Poison();
   LaunchDecodeAttention(world.Params(), nullptr);
   CudaCheck(cudaDeviceSynchronize(), "decode attention");
-  return world.out.Get();
+  return world.out.Read();
 }
 
 uint16_t Bits(__nv_bfloat16 value) {
@@ -103,18 +103,15 @@ const std::vector<int32_t> kRagged = {1,    15,  16,  17,   31,   63,   64,   65
 class DecodeAttentionTest : public testing::Test {
  protected:
   void SetUp() override {
-    int devices = 0;
-    if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
-      GTEST_SKIP() << "no GPU answers";
-    }
+    if (CudaDevices() == 0) GTEST_SKIP() << "no GPU answers";
   }
 };
 
 TEST_F(DecodeAttentionTest, TheReferenceIsWhatTheHostComputes) {
   DecodeWorld world(Options(64, 2, 3, 16, {37}, 3));
   const std::vector<double> reference = Reference(world);
-  const std::vector<__nv_bfloat16> pool = world.pool.Get(), qkv = world.qkv.Get();
-  const std::vector<int32_t> tables = world.tables.Get();
+  const std::vector<__nv_bfloat16> pool = world.pool.Read(), qkv = world.qkv.Read();
+  const std::vector<int32_t> tables = world.tables.Read();
   for (int head = 0; head < 6; ++head) {
     const auto at = [&](int key, int which, int d) {
       const int64_t slab = tables[key / 16] * world.options().layout.slab_elements();
@@ -173,7 +170,7 @@ TEST_F(DecodeAttentionTest, ARowAloneHasTheSameBits) {
       world.SetSchedule(schedule);
       const std::vector<__nv_bfloat16> single = Attend(world);
       int64_t different = 0, written = 0;
-      for (int64_t i = 0; i < world.out.count(); ++i) {
+      for (int64_t i = 0; i < world.out.size(); ++i) {
         const bool own = i / world.out_stride() == row;
         if (own) different += Bits(single[i]) != Bits(together[i]);
         if (!own) written += Bits(single[i]) != 0xFFFF;
@@ -201,7 +198,7 @@ TEST_F(DecodeAttentionTest, AnyOrderAndGroupingOfItemsHasTheSameBits) {
   schedule.items = whole;
   world.SetSchedule(schedule);
   const std::vector<__nv_bfloat16> by_row = Attend(world);
-  for (int64_t i = 0; i < world.out.count(); ++i) {
+  for (int64_t i = 0; i < world.out.size(); ++i) {
     ASSERT_EQ(Bits(planned[i]), Bits(shuffled[i])) << i;
     ASSERT_EQ(Bits(planned[i]), Bits(by_row[i])) << i;
   }
@@ -226,17 +223,17 @@ TEST_F(DecodeAttentionTest, AGraphCapturedOnceFollowsTheLengths) {
     DecodeSchedule schedule;
     PlanDecode(rows, &schedule);
     world.SetSchedule(schedule);
-    world.out.FillBytes(0xFF);
+    world.out.Poison();
     CudaCheck(cudaDeviceSynchronize(), "uploads");
     CudaCheck(cudaGraphLaunch(replay, stream), "replay");
     CudaCheck(cudaStreamSynchronize(stream), "replay");
-    const std::vector<__nv_bfloat16> replayed = world.out.Get();
+    const std::vector<__nv_bfloat16> replayed = world.out.Read();
     const std::vector<__nv_bfloat16> single = Attend(world);
-    for (int64_t i = 0; i < world.out.count(); ++i) {
+    for (int64_t i = 0; i < world.out.size(); ++i) {
       ASSERT_EQ(Bits(replayed[i]), Bits(single[i])) << "step " << step << ", " << i;
     }
   }
-  const std::vector<std::byte> counters = world.scratch.Get();
+  const std::vector<std::byte> counters = world.scratch.Read();
   for (int64_t i = 0; i < world.scratch_layout.counter_bytes(); ++i) {
     ASSERT_EQ(counters[i], std::byte{0}) << "a counter is left behind";
   }

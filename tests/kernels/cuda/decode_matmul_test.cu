@@ -91,7 +91,7 @@ class Product {
         x_(kRowsMax * shape.k),
         bias_(shape.n),
         partials_(DecodeMatmulPartialBytes(kRowsMax, multiprocessors) / sizeof(float)),
-        arrivals_(DecodeMatmulArrivalBytes(multiprocessors) / sizeof(uint32_t)),
+        arrivals_(DecodeMatmulArrivalBytes(shape.n) / sizeof(uint32_t)),
         out_((kRowsMax + 1) * shape.n) {
     Fill(weight_, kSeed + shape.n);
     Fill(x_, kSeed + 1 + shape.k);
@@ -125,7 +125,7 @@ class Product {
     std::vector<float> host = out_.Host(count + 1);
     if (output == DecodeOutput::kBf16) {
       std::vector<__nv_bfloat16> narrow(count + 1);
-      std::memcpy(static_cast<void*>(narrow.data()), host.data(), narrow.size() * sizeof(__nv_bfloat16));
+      std::memcpy(narrow.data(), host.data(), narrow.size() * sizeof(__nv_bfloat16));
       for (int64_t i = 0; i <= count; ++i) host[i] = __bfloat162float(narrow[i]);
     }
     EXPECT_TRUE(std::isnan(host[count])) << "wrote behind the output";

@@ -1,5 +1,5 @@
 // A decode step's world on the GPU for tests and benchmarks of decode attention: a pool of random
-// KV, shuffled block tables, queries, schedule and scratch. Every CUDA call is checked.
+// KV, shuffled block tables, queries, schedule and scratch.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -13,57 +13,20 @@
 
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/decode_attention.h"
+#include "tests/kernels/cuda/device_array.h"
+#include "tests/kernels/cuda/hashed_bf16.cuh"
 
 namespace longhaul {
 
-template <typename T>
-class DeviceArray {
- public:
-  explicit DeviceArray(int64_t count) : count_(count) {
-    CudaCheck(cudaMalloc(reinterpret_cast<void**>(&data_), std::max<int64_t>(1, count) * sizeof(T)),
-              "memory of a test");
-  }
-  explicit DeviceArray(const std::vector<T>& values)
-      : DeviceArray(static_cast<int64_t>(values.size())) {
-    Set(values);
-  }
-  ~DeviceArray() { CudaCheck(cudaFree(data_), "free"); }
-  DeviceArray(const DeviceArray&) = delete;
-  DeviceArray& operator=(const DeviceArray&) = delete;
-
-  T* data() const { return data_; }
-  int64_t count() const { return count_; }
-  void Set(const std::vector<T>& values) {
-    CudaCheck(cudaMemcpy(data_, values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice),
-              "upload");
-  }
-  std::vector<T> Get() const {
-    std::vector<T> values(count_);
-    CudaCheck(cudaMemcpy(values.data(), data_, count_ * sizeof(T), cudaMemcpyDeviceToHost),
-              "download");
-    return values;
-  }
-  void FillBytes(int byte) { CudaCheck(cudaMemset(data_, byte, count_ * sizeof(T)), "memset"); }
-
- private:
-  T* data_ = nullptr;
-  int64_t count_ = 0;
-};
-
-// Even over [-deviation sqrt(3), deviation sqrt(3)): SplitMix64 of seed and index.
-__device__ inline float RandomAt(uint64_t seed, uint64_t index, float deviation) {
-  uint64_t x = (seed << 40) + index + 0x9E3779B97F4A7C15ull;
-  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ull;
-  x = (x ^ (x >> 27)) * 0x94D049BB133111EBull;
-  x ^= x >> 31;
-  return (static_cast<float>(x >> 40) * 0x1p-23f - 1.0f) * 1.7320508f * deviation;
-}
+// Deviations of about one for keys and values, more for queries: scores that differ.
+constexpr float kKvScale = 1.75f;
+constexpr float kQueryScale = 2.5f;
 
 static __global__ void FillRandomKernel(__nv_bfloat16* to, int64_t count, uint64_t seed,
-                                        float deviation) {
+                                        float scale) {
   for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count;
        i += int64_t{gridDim.x} * blockDim.x) {
-    to[i] = __float2bfloat16(RandomAt(seed, i, deviation));
+    to[i] = __float2bfloat16(scale * HashedValue(seed, i));
   }
 }
 
@@ -78,7 +41,7 @@ static __global__ void FillKvKernel(__nv_bfloat16* layer, KvLayout layout, int64
     const int64_t head = i % key_elements / layout.head_dim;  // of keys, then of values
     const int64_t slab = table[key / layout.block_tokens] * slab_elements;
     layer[slab + (head * layout.block_tokens + key % layout.block_tokens) * layout.head_dim +
-          i % layout.head_dim] = __float2bfloat16(RandomAt(seed, i, 1.0f));
+          i % layout.head_dim] = __float2bfloat16(kKvScale * HashedValue(seed, i));
   }
 }
 
@@ -105,15 +68,15 @@ class DecodeWorld {
         items(DecodeItemsMax(
             rows_, std::accumulate(options_.keys.begin(), options_.keys.end(), int64_t{0}))),
         item_count(1),
-        scratch_layout(rows_, items.count(), options_.heads, options_.layout.head_dim),
+        scratch_layout(rows_, items.size(), options_.heads, options_.layout.head_dim),
         scratch(scratch_layout.bytes()) {
     const KvLayout& layout = options_.layout;
     __nv_bfloat16* layer =
         pool.data() + options_.layer * options_.pool_blocks * layout.slab_elements();
     if (options_.all_layers) {
-      FillRandomKernel<<<2048, 256>>>(pool.data(), pool.count(), options_.seed, 1.0f);
+      FillRandomKernel<<<2048, 256>>>(pool.data(), pool.size(), options_.seed, kKvScale);
     } else {
-      pool.FillBytes(0xFF);  // NaN
+      pool.Poison();
       for (int row = 0; row < rows_; ++row) {
         if (options_.keys[row] == 0) continue;
         FillKvKernel<<<512, 256>>>(layer, layout, layout.slab_elements(),
@@ -121,9 +84,9 @@ class DecodeWorld {
                                    options_.seed + 1000 + row);
       }
     }
-    FillRandomKernel<<<512, 256>>>(qkv.data(), qkv.count(), options_.seed + 7, 1.5f);
+    FillRandomKernel<<<512, 256>>>(qkv.data(), qkv.size(), options_.seed + 7, kQueryScale);
     CudaCheckLaunch("random inputs");
-    scratch.FillBytes(0xFF);
+    scratch.Poison();
     CudaCheck(cudaMemset(scratch.data(), 0, scratch_layout.counter_bytes()), "counters");
     DecodeSchedule schedule;
     PlanDecode(plan_rows, &schedule);
@@ -138,8 +101,8 @@ class DecodeWorld {
   int64_t out_stride() const { return int64_t{options_.heads} * options_.layout.head_dim; }
 
   void SetSchedule(const DecodeSchedule& schedule) {
-    items.Set(schedule.items);
-    item_count.Set({static_cast<int32_t>(schedule.items.size())});
+    items.Write(schedule.items);
+    item_count.Write({static_cast<int32_t>(schedule.items.size())});
   }
 
   DecodeAttentionParams Params() const {

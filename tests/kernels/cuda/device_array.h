@@ -36,7 +36,15 @@ class DeviceArray {
   DeviceArray& operator=(const DeviceArray&) = delete;
 
   // Every byte 0xFF: NaN as float and as bf16, so that what is never written shows.
-  void Poison() { CudaCheck(cudaMemset(data_, 0xFF, size_ * sizeof(T)), "cudaMemset"); }
+  void Poison() {
+    CudaCheck(cudaMemset(data_, 0xFF, size_ * sizeof(T)), "cudaMemset");
+    CudaCheck(cudaDeviceSynchronize(), "cudaMemset");
+  }
+  // `values`: at most size() of them, into the array's beginning.
+  void Write(const std::vector<T>& values) {
+    CudaCheck(cudaMemcpy(data_, values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice),
+              "cudaMemcpy");
+  }
   std::vector<T> Read() const {
     std::vector<T> values(size_);
     CudaCheck(cudaMemcpy(values.data(), data_, size_ * sizeof(T), cudaMemcpyDeviceToHost),
