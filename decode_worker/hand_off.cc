@@ -239,6 +239,7 @@ void HandOff::FailAttempt(const absl::Status& status) {
 }
 
 void HandOff::ArmFence() {
+  context_->loop->CancelTimer(fence_timer_);  // of an attempt that failed before the cancel came
   fence_timer_ = context_->loop->PostAfter(context_->options.quiesce_us, [this] {
     if (!quiesced()) context_->links->Retire(receiver_->link());
   });

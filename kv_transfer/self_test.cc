@@ -80,31 +80,9 @@ class SelfTest final : public std::enable_shared_from_this<SelfTest> {
     loop_->Post([self = shared_from_this(), outcome = std::move(outcome)]() mutable {
       self->sender_.reset();
       self->receiver_.reset();
-      self->Report(outcome);
+      ReportLinkSpeed(self->transport_->name(), self->options_, MemoryKind::kHost, outcome);
       std::move(self->done_)(std::move(outcome));
     });
-  }
-
-  void Report(const absl::StatusOr<LinkSpeed>& outcome) const {
-    if (!outcome.ok()) {
-      LogWarning("transport_self_test_failed",
-                 {{"transport", transport_->name()}, {"reason", outcome.status().ToString()}});
-      return;
-    }
-    const double gb_per_s = outcome->bytes_per_s / 1e9;
-    if (outcome->bytes_per_s < options_.floor_bytes_per_s) {
-      LogWarning("transport_slow",
-                 {{"transport", transport_->name()},
-                  {"path", outcome->path},
-                  {"gb_per_s", gb_per_s},
-                  {"floor_gb_per_s", options_.floor_bytes_per_s / 1e9},
-                  {"advice",
-                   "on one host check that shared memory and ptrace (cross-memory attach) are "
-                   "allowed; KV transfers will limit the time to the first token"}});
-    } else {
-      LogInfo("transport_self_test",
-              {{"transport", transport_->name()}, {"path", outcome->path}, {"gb_per_s", gb_per_s}});
-    }
   }
 
   Loop* const loop_;
@@ -122,7 +100,42 @@ class SelfTest final : public std::enable_shared_from_this<SelfTest> {
   bool ended_ = false;
 };
 
+constexpr char kHostAdvice[] =
+    "on one host check that shared memory and ptrace (cross-memory attach) are allowed; KV "
+    "transfers will limit the time to the first token";
+constexpr char kDeviceAdvice[] =
+    "the GPU's memory is taken through the host instead of by cuda_ipc: give the workers of one "
+    "host "
+    "the same pid and ipc namespaces and the same GPUs, and use the UCX of PyPI's libucx-cu13; KV "
+    "transfers will limit the time to the first token";
+
 }  // namespace
+
+void ReportLinkSpeed(const std::string& transport, const SelfTestOptions& options, MemoryKind kind,
+                     const absl::StatusOr<LinkSpeed>& outcome) {
+  const char* const memory = kind == MemoryKind::kCuda ? "cuda" : "host";
+  if (!outcome.ok()) {
+    LogWarning(
+        "transport_self_test_failed",
+        {{"transport", transport}, {"memory", memory}, {"reason", outcome.status().ToString()}});
+    return;
+  }
+  const double gb_per_s = outcome->bytes_per_s / 1e9;
+  if (outcome->bytes_per_s < options.floor_bytes_per_s) {
+    LogWarning("transport_slow",
+               {{"transport", transport},
+                {"memory", memory},
+                {"path", outcome->path},
+                {"gb_per_s", gb_per_s},
+                {"floor_gb_per_s", options.floor_bytes_per_s / 1e9},
+                {"advice", kind == MemoryKind::kCuda ? kDeviceAdvice : kHostAdvice}});
+  } else {
+    LogInfo("transport_self_test", {{"transport", transport},
+                                    {"memory", memory},
+                                    {"path", outcome->path},
+                                    {"gb_per_s", gb_per_s}});
+  }
+}
 
 void RunSelfTest(Loop* loop, Transport* transport, SelfTestOptions options,
                  absl::AnyInvocable<void(absl::StatusOr<LinkSpeed>)> done) {

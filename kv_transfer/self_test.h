@@ -8,6 +8,7 @@
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
+#include "common/model/kv_memory.h"
 #include "common/runtime/loop.h"
 #include "kv_transfer/transport.h"
 
@@ -26,10 +27,14 @@ struct LinkSpeed {
   double bytes_per_s = 0;
 };
 
-// Measures a link whose two ends both live on `transport`, and logs the outcome: a line with path
-// and speed, or a warning when the link is slower than the floor, does not carry the bytes
-// unchanged, or does not work at all. Both ends run on one thread, so two processes may be somewhat
-// faster. Called on the transport's loop, `done` comes there; both outlive the test.
+// Logs what a test of a transport whose pieces lie in `kind` came to.
+void ReportLinkSpeed(const std::string& transport, const SelfTestOptions& options, MemoryKind kind,
+                     const absl::StatusOr<LinkSpeed>& outcome);
+
+// Measures a link for host memory whose two ends both live on `transport`, and logs the outcome: a
+// line with path and speed, or a warning when the link is slower than the floor, does not carry the
+// bytes unchanged, or does not work at all. Both ends run on one thread, so two processes may be
+// somewhat faster. Called on the transport's loop, `done` comes there; both outlive the test.
 void RunSelfTest(Loop* loop, Transport* transport, SelfTestOptions options,
                  absl::AnyInvocable<void(absl::StatusOr<LinkSpeed>)> done);
 

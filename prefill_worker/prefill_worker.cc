@@ -15,6 +15,7 @@ namespace longhaul {
 namespace {
 
 constexpr int64_t kHeartbeatMinUs = 1'000;
+constexpr double kStepStallShare = 20;  // of the prediction: other work may share the processor
 
 }  // namespace
 
@@ -127,7 +128,21 @@ std::unique_ptr<PrefillCall> PrefillWorker::Prefill(PrefillCommand::Open open,
   return std::make_unique<Call>(guard_, id);
 }
 
-// From this loop and no other: what is said is that the loop still runs.
+// By how much the step under way is longer than predicted.
+int64_t PrefillWorker::StepLateUs() const {
+  if (!stepping_) return 0;
+  const int64_t since_us = loop_->NowUs() - step_started_us_;
+  return std::max<int64_t>(0, since_us - static_cast<int64_t>(step_predicted_us_));
+}
+
+// Before the first step has ended a prediction is a guess.
+bool PrefillWorker::StepHangs() const {
+  const double most_us =
+      static_cast<double>(options_.step_stall_us) + kStepStallShare * step_predicted_us_;
+  return counters_.chunks_computed > 0 && static_cast<double>(StepLateUs()) > most_us;
+}
+
+// From this loop and no other: what is said is that the loop still runs, and its steps end.
 void PrefillWorker::ArmHeartbeat(Session& session) {
   if (session.heartbeat_us == 0) return;
   session.heartbeat_timer =
@@ -149,6 +164,7 @@ void PrefillWorker::Heartbeat(SequenceId id) {
     return;
   }
   ArmHeartbeat(session);
+  if (StepHangs()) return;
   PrefillEvent event;
   event.set_transfer_id(session.transfer_id);
   event.mutable_heartbeat();
@@ -287,6 +303,8 @@ void PrefillWorker::MaybeStep() {
   plan.step = next_step_++;
   plan.sequences.push_back(std::move(sequence));
   stepping_ = true;
+  step_started_us_ = loop_->NowUs();
+  step_predicted_us_ = cost_.PrefillUs(chunk->tokens, chunk->position);
   session.in_step = true;
   executor_->Execute(
       std::move(plan),
@@ -424,7 +442,8 @@ WorkerStatus PrefillWorker::Status() const {
   status.set_blocks_cached(blocks_.cached());
   status.set_requests_running(static_cast<int64_t>(sessions_.size() - waiting_.size()));
   status.set_requests_queued(static_cast<int64_t>(waiting_.size()));
-  double queued_us = scheduler_.queued_us();
+  // Who comes next waits at least as long again as the step under way is late already.
+  double queued_us = scheduler_.queued_us() + static_cast<double>(StepLateUs());
   for (const SequenceId id : waiting_) {
     queued_us += cost_.PrefillUs(static_cast<int64_t>(sessions_.at(id)->tokens.size()), 0);
   }

@@ -33,6 +33,9 @@ struct PrefillWorkerOptions {
       16;  // how often a prompt that waits for memory may be overtaken by smaller ones
   int64_t fence_us =
       2'000'000;  // a cancelled transfer that is not quiet by then has its link closed
+  // A step that takes so much longer than many times its prediction hangs: the worker says no more
+  // until it ends, and its decode workers go elsewhere.
+  int64_t step_stall_us = 10'000'000;
   int heartbeats_missed_max = 5;  // a decode worker that said nothing for longer has hung
   int links_idle_max = 64;        // kept beside those that carry something
   PrefillSchedulerOptions scheduler;
@@ -135,6 +138,8 @@ class PrefillWorker final : public PrefillEndpoint {
   void Grant(SequenceId id, int chunks);
   void ArmHeartbeat(Session& session);
   void Heartbeat(SequenceId id);
+  int64_t StepLateUs() const;
+  bool StepHangs() const;
   void AdmitWaiting();
   bool Admit(Session& session);
   LinkId LinkTo(const Session& session);
@@ -164,6 +169,8 @@ class PrefillWorker final : public PrefillEndpoint {
   SequenceId next_id_ = 1;
   uint64_t next_step_ = 1;
   bool stepping_ = false;
+  int64_t step_started_us_ = 0;
+  double step_predicted_us_ = 0;
   bool draining_ = false;
   std::shared_ptr<Guard> guard_;  // tells late tasks that the worker is gone
 };

@@ -2,24 +2,15 @@
 // model's operations. One device thread calls it, unless a method says otherwise.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "common/model/device_buffer.h"
 #include "common/model/kv_memory.h"
 
 namespace longhaul {
-
-// Memory of a device, freed with the object.
-class DeviceBuffer {
- public:
-  virtual ~DeviceBuffer() = default;
-  virtual std::byte* data()
-      const = 0;  // a device address; host-readable only when Device::host_visible()
-  virtual int64_t bytes() const = 0;
-};
 
 // A point in the device's queue of work.
 using DeviceEvent = uint64_t;

@@ -7,8 +7,26 @@
 namespace longhaul {
 namespace {
 
+class HostBuffer final : public DeviceBuffer {
+ public:
+  // Not zeroed: pages that are never used are never touched.
+  explicit HostBuffer(int64_t bytes)
+      : data_(std::make_unique_for_overwrite<std::byte[]>(bytes)), bytes_(bytes) {}
+  std::byte* data() const override { return data_.get(); }
+  int64_t bytes() const override { return bytes_; }
+
+ private:
+  const std::unique_ptr<std::byte[]> data_;
+  const int64_t bytes_;
+};
+
 class HostMemory final : public KvMemory {
  public:
+  MemoryKind kind() const override { return MemoryKind::kHost; }
+  void BindThread() override {}
+  absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(int64_t bytes) override {
+    return std::make_unique<HostBuffer>(bytes);
+  }
   void Copy(absl::Span<const Run> runs) override {
     for (const Run& run : runs) std::memcpy(run.to, run.from, run.bytes);
   }

@@ -8,11 +8,16 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "common/model/device_buffer.h"
 
 namespace longhaul {
+
+enum class MemoryKind { kHost, kCuda };
 
 class KvMemory {
  public:
@@ -23,6 +28,16 @@ class KvMemory {
   };
 
   virtual ~KvMemory() = default;
+
+  virtual MemoryKind kind() const = 0;  // any thread
+
+  // For a thread whose libraries reach this memory by themselves: once before the first of them
+  // does.
+  virtual void BindThread() = 0;
+
+  // Memory of the same kind, for bytes on their way, beside what the device's own share counts. Any
+  // thread may free it, before the KvMemory. Error: ResourceExhausted.
+  virtual absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(int64_t bytes) = 0;
 
   // Between any memory that this process can reach.
   virtual void Copy(absl::Span<const Run> runs) = 0;

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "common/base/status.h"
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/slab_digest.h"
@@ -14,6 +15,23 @@ namespace {
 constexpr int64_t kSlabsAtOnce = 16384;
 
 }  // namespace
+
+class CudaKvMemory::Buffer final : public DeviceBuffer {
+ public:
+  Buffer(const CudaDevice& device, std::byte* data, int64_t bytes)
+      : device_(device), data_(data), bytes_(bytes) {}
+  ~Buffer() override {
+    device_.Bind();
+    CudaCheck(cudaFree(data_), "cudaFree");
+  }
+  std::byte* data() const override { return data_; }
+  int64_t bytes() const override { return bytes_; }
+
+ private:
+  const CudaDevice& device_;
+  std::byte* const data_;
+  const int64_t bytes_;
+};
 
 absl::StatusOr<std::unique_ptr<CudaKvMemory>> CudaKvMemory::Make(const CudaDevice& device) {
   LH_ASSIGN_OR_RETURN(CudaPinnedBuffer shared,
@@ -29,6 +47,18 @@ CudaKvMemory::CudaKvMemory(const CudaDevice& device, CudaPinnedBuffer shared)
 CudaKvMemory::~CudaKvMemory() {
   device_.Bind();
   CudaCheck(cudaStreamDestroy(stream_), "cudaStreamDestroy");
+}
+
+void CudaKvMemory::BindThread() { device_.Bind(); }
+
+absl::StatusOr<std::unique_ptr<DeviceBuffer>> CudaKvMemory::Allocate(int64_t bytes) {
+  device_.Bind();
+  void* data = nullptr;
+  LH_RETURN_IF_ERROR(CudaStatus(
+      cudaMalloc(&data, bytes),
+      absl::StrCat("GPU memory for a transfer's buffer of ", bytes,
+                   " bytes (lower --gpu_memory_share or --kv_bytes of the workers on this GPU)")));
+  return std::make_unique<Buffer>(device_, static_cast<std::byte*>(data), bytes);
 }
 
 void CudaKvMemory::Copy(absl::Span<const Run> runs) {

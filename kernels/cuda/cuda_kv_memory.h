@@ -17,12 +17,17 @@ class CudaKvMemory final : public KvMemory {
   static absl::StatusOr<std::unique_ptr<CudaKvMemory>> Make(const CudaDevice& device);
   ~CudaKvMemory() override;
 
+  MemoryKind kind() const override { return MemoryKind::kCuda; }
+  void BindThread() override;
+  absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(int64_t bytes) override;
   void Copy(absl::Span<const Run> runs) override;
   // slab_bytes: a multiple of 64, more than 240, as every slab of the kernels' shapes is.
   std::vector<uint64_t> Digests(absl::Span<const std::byte* const> slabs,
                                 int64_t slab_bytes) override;
 
  private:
+  class Buffer;
+
   CudaKvMemory(const CudaDevice& device, CudaPinnedBuffer shared);
 
   const CudaDevice& device_;

@@ -21,10 +21,11 @@ struct Header {
   uint64_t link_id;
   uint64_t host_id;
   uint64_t started_ticks;
+  uint64_t segment_bytes_max;
   uint32_t pid;
   uint32_t worker_bytes;
 };
-constexpr char kMagic[8] = {'L', 'H', 'U', 'C', 'X', '0', '0', '1'};
+constexpr char kMagic[8] = {'L', 'H', 'U', 'C', 'X', '0', '0', '2'};
 constexpr size_t kChecksumBytes = sizeof(uint64_t);
 
 std::string ReadText(const std::string& path) {
@@ -59,6 +60,7 @@ std::string EncodeUcxAddress(const UcxAddress& address) {
   header.link_id = address.link_id;
   header.host_id = address.host_id;
   header.started_ticks = address.started_ticks;
+  header.segment_bytes_max = address.segment_bytes_max;
   header.pid = address.pid;
   header.worker_bytes = static_cast<uint32_t>(address.worker.size());
   std::string bytes(reinterpret_cast<const char*>(&header), sizeof(header));
@@ -94,6 +96,7 @@ absl::StatusOr<UcxAddress> DecodeUcxAddress(const std::string& bytes) {
   address.link_id = header.link_id;
   address.host_id = header.host_id;
   address.started_ticks = header.started_ticks;
+  address.segment_bytes_max = header.segment_bytes_max;
   address.pid = header.pid;
   address.worker = bytes.substr(sizeof(header), header.worker_bytes);
   return address;

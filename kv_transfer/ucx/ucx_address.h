@@ -19,6 +19,8 @@ struct UcxAddress {
   // on its own host.
   uint32_t pid = 0;
   uint64_t started_ticks = 0;
+  // The longest segment that the receiver takes.
+  uint64_t segment_bytes_max = 0;
   std::string worker;  // as UCX packed it
 };
 

@@ -15,19 +15,28 @@ absl::Status UcxError(ucs_status_t status, const std::string& what) {
                                     : absl::UnavailableError(message);
 }
 
-UcxStaging::Buffer UcxStaging::Take() {
-  if (out_ == buffers_max_) return nullptr;
-  ++out_;
-  // Not zeroed: pages that are never used are never touched.
-  if (free_.empty()) return std::make_unique_for_overwrite<std::byte[]>(kSegmentBytesMax);
+void SetMemoryKind(MemoryKind kind, ucp_request_param_t& params) {
+  params.op_attr_mask |= UCP_OP_ATTR_FIELD_MEMORY_TYPE;
+  params.memory_type = kind == MemoryKind::kCuda ? UCS_MEMORY_TYPE_CUDA : UCS_MEMORY_TYPE_HOST;
+}
+
+absl::StatusOr<UcxBuffers::Buffer> UcxBuffers::Take() {
+  if (free_.empty()) return memory_->Allocate(bytes_);
   Buffer buffer = std::move(free_.back());
   free_.pop_back();
   return buffer;
 }
 
+absl::StatusOr<UcxStaging::Buffer> UcxStaging::Take() {
+  if (out_ == out_max_) return Buffer();
+  absl::StatusOr<Buffer> buffer = buffers_->Take();
+  if (buffer.ok()) ++out_;
+  return buffer;
+}
+
 void UcxStaging::GiveBack(Buffer buffer) {
   --out_;
-  free_.push_back(std::move(buffer));
+  buffers_->GiveBack(std::move(buffer));
 }
 
 UcxWorker::UcxWorker(ucp_worker_h worker, int epoll) : handle(worker), epoll_fd(epoll) {

@@ -16,7 +16,7 @@
 
 namespace longhaul {
 
-// Active-message ids. A message crosses as segments, each at most kSegmentBytesMax and each an
+// Active-message ids. A message crosses as segments, none longer than both ends allow and each an
 // active message with this header: it says where the bytes belong, so either side may cut and order
 // them as it likes.
 enum UcxMessageId : unsigned {
@@ -32,26 +32,41 @@ struct UcxSegmentHeader {
   uint64_t offset_bytes = 0;
   uint64_t network = 0;  // 1: the sender reaches us over the network, 0: by shared memory
 };
-// Short enough that a cancelled transfer stops soon (a few ms even over TCP), long enough to cost
-// no bandwidth.
-constexpr int64_t kSegmentBytesMax = 512 << 10;
 
 absl::Status UcxError(ucs_status_t status, const std::string& what);
 
-// Buffers of kSegmentBytesMax for pieces that do not lie in one run. Bounded; the last given back
-// is the next given out, because it is still in the cache.
+// Names to UCX the memory that an operation reads or writes, so that it need not find out.
+void SetMemoryKind(MemoryKind kind, ucp_request_param_t& params);
+
+// The transport's buffers for segments whose pieces do not lie in one run, each of the longest
+// segment. They live as long as the transport: freeing device memory would halt the device. The
+// last given back is the next given out, because it is still in the cache.
+class UcxBuffers {
+ public:
+  UcxBuffers(KvMemory* memory, int64_t bytes) : memory_(memory), bytes_(bytes) {}
+  using Buffer = std::unique_ptr<DeviceBuffer>;
+  absl::StatusOr<Buffer> Take();
+  void GiveBack(Buffer buffer) { free_.push_back(std::move(buffer)); }
+
+ private:
+  KvMemory* const memory_;
+  const int64_t bytes_;
+  std::vector<Buffer> free_;
+};
+
+// The buffers that one link may have out at a time.
 class UcxStaging {
  public:
-  explicit UcxStaging(int buffers_max) : buffers_max_(buffers_max) {}
-  using Buffer = std::unique_ptr<std::byte[]>;
+  UcxStaging(UcxBuffers* buffers, int out_max) : buffers_(buffers), out_max_(out_max) {}
+  using Buffer = UcxBuffers::Buffer;
   // Null when all are out.
-  Buffer Take();
+  absl::StatusOr<Buffer> Take();
   void GiveBack(Buffer buffer);
 
  private:
-  const int buffers_max_;
+  UcxBuffers* const buffers_;
+  const int out_max_;
   int out_ = 0;
-  std::vector<Buffer> free_;
 };
 
 // A ucp worker and what must live as long as it does.
@@ -118,6 +133,9 @@ class UcxLink : public Link {
   virtual void EndAll(const absl::Status& status) = 0;
 
   UcxTransport::Counters& counters() { return transport_->counters_; }
+  const UcxOptions& options() const { return transport_->options_; }
+  KvMemory& memory() const { return *transport_->options_.memory; }
+  UcxBuffers* buffers() { return transport_->buffers_.get(); }
 
   UcxTransport* const transport_;
   std::unique_ptr<UcxWorker> worker_;  // null: closed

@@ -1,6 +1,7 @@
 #include "kv_transfer/ucx/ucx_receiver.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <utility>
 
@@ -21,6 +22,9 @@ constexpr size_t kFetchesMax = 8;
 // Close gives up on fetches after so many rounds: one moves 512 KiB, so this is some hundred times
 // what they need.
 constexpr int kQuiesceRoundsMax = 4096;
+// A device moves by itself what it has been asked to, and a round of ours moves nothing: it gets
+// some hundred times what it needs beside a busy model.
+constexpr auto kDeviceQuiesceMax = std::chrono::seconds(1);
 
 bool ReadHeader(const void* header, size_t header_bytes, UcxSegmentHeader& read) {
   if (header_bytes != sizeof(read)) return false;
@@ -40,7 +44,7 @@ bool IsHere(const ucp_am_recv_param_t* param) {
 
 UcxReceiver::UcxReceiver(UcxTransport* transport, std::unique_ptr<UcxWorker> worker,
                          uint64_t link_id)
-    : UcxLink(transport, std::move(worker), link_id), staging_(kStagingBuffersMax) {
+    : UcxLink(transport, std::move(worker), link_id), staging_(buffers(), kStagingBuffersMax) {
   SetHandler(kGreetingMessage, Ignore, nullptr);
   SetHandler(
       kSegmentMessage,
@@ -200,7 +204,7 @@ bool UcxReceiver::Fits(Message& message, const UcxSegmentHeader& header, int64_t
                                                  " bytes, the receiver expected ", message.bytes)));
     return false;
   }
-  if (bytes > kSegmentBytesMax || header.offset_bytes > message_bytes ||
+  if (bytes > options().segment_bytes_max || header.offset_bytes > message_bytes ||
       static_cast<uint64_t>(bytes) > message_bytes - header.offset_bytes) {
     FailMessage(
         header.tag, message,
@@ -225,13 +229,9 @@ void UcxReceiver::TakeBytes(Message& message, const UcxSegmentHeader& header, co
                             int64_t bytes) {
   if (!Fits(message, header, bytes)) return;
   ReceiveCursor& cursor = CursorAt(message, static_cast<int64_t>(header.offset_bytes));
-  for (int64_t left = bytes; left > 0;) {
-    const int64_t run_bytes = std::min(left, cursor.run_bytes());
-    std::memcpy(cursor.data(), data, run_bytes);
-    cursor.Advance(run_bytes);
-    data += run_bytes;
-    left -= run_bytes;
-  }
+  const std::vector<SendPiece> from = {{data, bytes}};
+  SendCursor source(from);
+  memory().Copy(PairedRuns(source, cursor, bytes));
   message.cursor_offset += bytes;
   message.received_bytes += bytes;
   message.begun = true;
@@ -284,9 +284,15 @@ bool UcxReceiver::StartFetch(Arrival& arrival) {
   if (arrival.bytes == 0 || cursor.run_bytes() >= arrival.bytes) {
     to = arrival.bytes == 0 ? nullptr : cursor.data();
   } else {
-    staging = staging_.Take();
-    if (staging == nullptr) return false;
-    to = staging.get();
+    absl::StatusOr<UcxStaging::Buffer> taken = staging_.Take();
+    if (!taken.ok()) {
+      Drop(arrival);
+      FailMessage(arrival.header.tag, message, taken.status());
+      return true;
+    }
+    if (*taken == nullptr) return false;
+    staging = *std::move(taken);
+    to = staging->data();
   }
   auto* const fetch = new Fetch{this, arrival.header, arrival.bytes, std::move(staging)};
   fetches_.insert(fetch);
@@ -299,6 +305,7 @@ bool UcxReceiver::StartFetch(Arrival& arrival) {
     ended->receiver->FetchEnded(ended, status);
   };
   params.user_data = fetch;
+  if (arrival.bytes > 0) SetMemoryKind(memory().kind(), params);
   const ucs_status_ptr_t request =
       ucp_am_recv_data_nbx(worker(), arrival.descriptor, to, arrival.bytes, &params);
   if (request == nullptr) {
@@ -321,7 +328,7 @@ void UcxReceiver::FetchEnded(Fetch* fetch, ucs_status_t status) {
     // When we are closing, that is the reason.
     if (!closing_) FailMessage(tag, message, broken_);
   } else if (fetch->staging != nullptr) {
-    TakeBytes(message, fetch->header, fetch->staging.get(), fetch->bytes);
+    TakeBytes(message, fetch->header, fetch->staging->data(), fetch->bytes);
   } else {
     message.received_bytes += fetch->bytes;
   }
@@ -360,8 +367,14 @@ UcxLink::Rest UcxReceiver::Quiesce() {
   // process when its worker is destroyed under one. A fetch that needs the peer makes no progress
   // without it; that one may be left.
   closing_ = true;
-  for (int round = 0; round < kQuiesceRoundsMax && !fetches_.empty() && broken_.ok(); ++round) {
-    if (ucp_worker_progress(worker()) == 0) break;
+  const bool on_device = memory().kind() != MemoryKind::kHost;
+  const auto give_up = std::chrono::steady_clock::now() + kDeviceQuiesceMax;
+  for (int round = 0; !fetches_.empty() && broken_.ok(); ++round) {
+    const bool moved = ucp_worker_progress(worker()) != 0;
+    if (on_device ? std::chrono::steady_clock::now() > give_up
+                  : !moved || round == kQuiesceRoundsMax) {
+      break;
+    }
   }
   if (shared_memory_ || !broken_.ok()) return Rest::kDestroyNow;
   if (!fetches_.empty()) {
@@ -384,7 +397,10 @@ UcxLink::Rest UcxReceiver::Quiesce() {
 }
 
 void UcxReceiver::EndAll(const absl::Status& status) {
-  for (Fetch* fetch : fetches_) delete fetch;
+  for (Fetch* fetch : fetches_) {
+    if (fetch->staging != nullptr) staging_.GiveBack(std::move(fetch->staging));
+    delete fetch;
+  }
   fetches_.clear();
   to_finish_.clear();
   for (auto& [tag, message] : std::exchange(messages_, {})) {

@@ -3,13 +3,14 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "common/base/check.h"
+#include "common/base/log.h"
 
 namespace longhaul {
 namespace {
@@ -19,7 +20,7 @@ namespace {
 constexpr int64_t kDirectBytesMin = 128 << 10;
 // Messages from this size on are fetched by the receiver, smaller ones are sent along.
 constexpr int64_t kFetchBytesMin = 64 << 10;
-// Gathered segments stay in the second-level cache.
+// Gathered segments of host memory stay in the second-level cache.
 constexpr int64_t kGatherBytesMax = 512 << 10;
 // Segments of one message on their way at a time: enough to keep the wire busy, few enough that
 // Cancel is quick.
@@ -31,18 +32,24 @@ constexpr int kQuiesceRoundsMax = 4096;
 }  // namespace
 
 UcxSender::UcxSender(UcxTransport* transport, std::unique_ptr<UcxWorker> worker, uint64_t link_id,
-                     bool network)
+                     int64_t segment_bytes_max, bool network)
     : UcxLink(transport, std::move(worker), link_id),
+      segment_bytes_max_(segment_bytes_max),
       network_(network),
-      staging_(kStagingBuffersMax) {}
+      staging_(buffers(), kStagingBuffersMax) {}
 
 UcxSender::~UcxSender() { Shutdown(); }
 
 absl::StatusOr<std::unique_ptr<Link>> UcxSender::Make(UcxTransport* transport,
                                                       std::unique_ptr<UcxWorker> worker,
                                                       const UcxAddress& peer, bool network) {
+  const int64_t segment_bytes_max =
+      std::min(transport->segment_bytes_max(), static_cast<int64_t>(peer.segment_bytes_max));
+  if (segment_bytes_max <= 0) {
+    return absl::InvalidArgumentError("the receiver's address allows no segment");
+  }
   auto link = std::unique_ptr<UcxSender>(
-      new UcxSender(transport, std::move(worker), peer.link_id, network));
+      new UcxSender(transport, std::move(worker), peer.link_id, segment_bytes_max, network));
   ucp_ep_params_t params{};
   params.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE |
                       UCP_EP_PARAM_FIELD_ERR_HANDLER;
@@ -137,6 +144,7 @@ void UcxSender::PumpMessage(TransferTag tag) {
   messages_.erase(found);
   if (!path_told_ && !path().empty()) {
     path_told_ = true;
+    WarnOfStaging();
     SendNote(kPathMessage, 0, path_);
   }
 }
@@ -151,26 +159,36 @@ void UcxSender::PostNextSegment(TransferTag tag, Message& message) {
   if (!cursor.at_end()) {
     const int64_t left_bytes = message.bytes - message.posted_bytes;
     const bool direct = cursor.run_bytes() >= std::min(kDirectBytesMin, left_bytes);
-    if (!direct) segment->staging = staging_.Take();
+    if (!direct) segment->staging = Gather(cursor, bytes);
     if (segment->staging == nullptr) {
       data = cursor.data();
-      bytes = std::min(cursor.run_bytes(), kSegmentBytesMax);
+      bytes = std::min(cursor.run_bytes(), segment_bytes_max_);
       cursor.Advance(bytes);
     } else {
-      data = segment->staging.get();
-      while (!cursor.at_end() && cursor.run_bytes() < kDirectBytesMin &&
-             bytes + cursor.run_bytes() <= kGatherBytesMax) {
-        const int64_t run_bytes = cursor.run_bytes();
-        std::memcpy(segment->staging.get() + bytes, cursor.data(), run_bytes);
-        cursor.Advance(run_bytes);
-        bytes += run_bytes;
-      }
+      data = segment->staging->data();
     }
   }
   message.begun = true;
   message.posted_bytes += bytes;
   ++message.in_flight;
-  Post(kSegmentMessage, std::move(segment), data, bytes);
+  Post(kSegmentMessage, std::move(segment), memory().kind(), data, bytes);
+}
+
+UcxStaging::Buffer UcxSender::Gather(SendCursor& cursor, int64_t& bytes) {
+  const int64_t bytes_max = std::min(kGatherBytesMax, segment_bytes_max_);
+  if (cursor.run_bytes() > bytes_max) return nullptr;
+  absl::StatusOr<UcxStaging::Buffer> staging = staging_.Take();
+  // No memory for it: many short segments are slow, but right.
+  if (!staging.ok() || *staging == nullptr) return nullptr;
+  std::vector<KvMemory::Run> runs;
+  while (!cursor.at_end() && cursor.run_bytes() < kDirectBytesMin &&
+         bytes + cursor.run_bytes() <= bytes_max) {
+    runs.push_back({(*staging)->data() + bytes, cursor.data(), cursor.run_bytes()});
+    bytes += cursor.run_bytes();
+    cursor.Advance(cursor.run_bytes());
+  }
+  memory().Copy(runs);
+  return *std::move(staging);
 }
 
 void UcxSender::SendNote(UcxMessageId id, TransferTag tag, std::string text) {
@@ -180,11 +198,11 @@ void UcxSender::SendNote(UcxMessageId id, TransferTag tag, std::string text) {
   segment->text = std::move(text);
   const char* data = segment->text.data();
   const int64_t bytes = static_cast<int64_t>(segment->text.size());
-  Post(id, std::move(segment), data, bytes);
+  Post(id, std::move(segment), MemoryKind::kHost, data, bytes);
 }
 
-void UcxSender::Post(UcxMessageId id, std::unique_ptr<Segment> owned, const void* data,
-                     int64_t bytes) {
+void UcxSender::Post(UcxMessageId id, std::unique_ptr<Segment> owned, MemoryKind kind,
+                     const void* data, int64_t bytes) {
   Segment* const segment = owned.release();
   segment->sender = this;
   segments_.insert(segment);
@@ -199,8 +217,12 @@ void UcxSender::Post(UcxMessageId id, std::unique_ptr<Segment> owned, const void
   params.op_attr_mask |= UCP_OP_ATTR_FIELD_FLAGS;
   // Lets the receiver close its endpoint to us when it must end without us.
   if (network_) params.flags |= UCP_AM_SEND_FLAG_REPLY;
-  // Large messages wait here for their receive, not in the receiver's memory.
-  if (bytes >= kFetchBytesMin || static_cast<uint64_t>(bytes) < segment->header.message_bytes) {
+  // Large messages wait here for their receive, not in the receiver's memory; what lies on a device
+  // is fetched at any size, because sending it along would take it through the host.
+  const bool on_device = kind != MemoryKind::kHost && bytes > 0;
+  if (on_device) SetMemoryKind(kind, params);
+  if (on_device || bytes >= kFetchBytesMin ||
+      static_cast<uint64_t>(bytes) < segment->header.message_bytes) {
     params.flags |= UCP_AM_SEND_FLAG_RNDV;
   }
   const ucs_status_ptr_t request = ucp_am_send_nbx(endpoint_, id, &segment->header,
@@ -225,6 +247,17 @@ void UcxSender::SegmentEnded(Segment* segment, ucs_status_t status) {
   Queue(segment->header.tag);
 }
 
+void UcxSender::WarnOfStaging() const {
+  if (memory().kind() != MemoryKind::kCuda || network_ || absl::StrContains(path_, "cuda_ipc")) {
+    return;
+  }
+  LogWarning("kv_staged_through_host",
+             {{"path", path_},
+              {"advice",
+               "device memory of two processes of one host should cross by cuda_ipc: give both "
+               "containers the same pid and ipc namespaces and see that both see the GPU"}});
+}
+
 UcxLink::Rest UcxSender::Quiesce() {
   if (endpoint_ == nullptr) return Rest::kDestroyNow;
   path();  // it cannot be asked later
@@ -242,7 +275,10 @@ UcxLink::Rest UcxSender::Quiesce() {
 }
 
 void UcxSender::EndAll(const absl::Status& status) {
-  for (Segment* segment : segments_) delete segment;
+  for (Segment* segment : segments_) {
+    if (segment->staging != nullptr) staging_.GiveBack(std::move(segment->staging));
+    delete segment;
+  }
   segments_.clear();
   to_pump_.clear();
   for (auto& [tag, message] : std::exchange(messages_, {}))

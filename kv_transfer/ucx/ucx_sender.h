@@ -44,6 +44,8 @@ class UcxSender final : public UcxLink {
     absl::Status status;
     TransferDone done;
   };
+  // What is gathered of the pieces before it is sent; null: the piece is sent from where it lies.
+  UcxStaging::Buffer Gather(SendCursor& cursor, int64_t& bytes);
   // One active message on its way; UCX reads it until its callback.
   struct Segment {
     UcxSender* sender = nullptr;
@@ -54,7 +56,7 @@ class UcxSender final : public UcxLink {
   };
 
   UcxSender(UcxTransport* transport, std::unique_ptr<UcxWorker> worker, uint64_t link_id,
-            bool network);
+            int64_t segment_bytes_max, bool network);
 
   void Pump() override;
   Rest Quiesce() override;
@@ -63,12 +65,15 @@ class UcxSender final : public UcxLink {
   void PumpMessage(TransferTag tag);
   void Greet();
   void PostNextSegment(TransferTag tag, Message& message);
-  void Post(UcxMessageId id, std::unique_ptr<Segment> segment, const void* data, int64_t bytes);
+  void Post(UcxMessageId id, std::unique_ptr<Segment> segment, MemoryKind kind, const void* data,
+            int64_t bytes);
   void SegmentEnded(Segment* segment, ucs_status_t status);
   void Queue(TransferTag tag);
   void SendNote(UcxMessageId id, TransferTag tag, std::string text);
   std::string ReadPath() const;
+  void WarnOfStaging() const;
 
+  const int64_t segment_bytes_max_;
   const bool network_;
   ucp_ep_h endpoint_ = nullptr;
   mutable std::string path_;  // empty until the connection is made

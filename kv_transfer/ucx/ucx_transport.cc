@@ -32,11 +32,42 @@ constexpr int64_t kRetryNs = 500'000;
 // would stop the link for good.
 constexpr int64_t kLookNs = 20'000'000;
 
+// Short enough that a cancelled transfer stops soon (a few ms even over TCP), long enough to cost
+// no bandwidth.
+constexpr int64_t kHostSegmentBytesMax = 512 << 10;
+// A message over cuda_ipc costs some 10 us of the two processors, in which the device moves this
+// much.
+constexpr int64_t kCudaSegmentBytesMax = 16 << 20;
+constexpr char kCudaTransports[] = ",cuda_copy,cuda_ipc";
+
 absl::Status Modify(ucp_config_t* config, const char* name, const std::string& value) {
   const ucs_status_t status = ucp_config_modify(config, name, value.c_str());
   if (status == UCS_OK) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat("UCX refuses ", name, "=", value, ": ", ucs_status_string(status)));
+}
+
+// The options with every choice made.
+UcxOptions Completed(UcxOptions options) {
+  const bool cuda = options.memory->kind() == MemoryKind::kCuda;
+  if (cuda) options.transports += kCudaTransports;
+  if (options.segment_bytes_max == 0) {
+    options.segment_bytes_max = cuda ? kCudaSegmentBytesMax : kHostSegmentBytesMax;
+  }
+  return options;
+}
+
+absl::Status CheckKnowsCuda(ucp_context* context) {
+  ucp_context_attr_t attributes{};
+  attributes.field_mask = UCP_ATTR_FIELD_MEMORY_TYPES;
+  const ucs_status_t status = ucp_context_query(context, &attributes);
+  if (status != UCS_OK) return UcxError(status, "UCX cannot tell which memory it knows");
+  if ((attributes.memory_types & UCS_BIT(UCS_MEMORY_TYPE_CUDA)) != 0) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat(
+      "this UCX (", ucp_get_version_string(),
+      ") does not reach a GPU's memory, so KV there cannot ",
+      "leave this process: build with the UCX of PyPI's libucx-cu13 (cmake -DLONGHAUL_UCX_DIR), "
+      "and check that its libuct_cuda.so is found beside libuct.so, or use --backend=cpu"));
 }
 
 absl::StatusOr<ucp_context*> MakeContext(const UcxOptions& options) {
@@ -54,6 +85,9 @@ absl::StatusOr<ucp_context*> MakeContext(const UcxOptions& options) {
   // UCX 1.13 may end a zero-copy send over TCP twice, and abort the process, when the peer goes
   // away under it. Copies in large segments are also a quarter faster on loopback than zero copy.
   if (modified.ok()) modified = Modify(config, "ZCOPY_THRESH", "inf");
+  // Where it sees no NVLink UCX would not let a device read another process's memory, not even on
+  // the same device, and stage everything through the host without a word.
+  ucp_config_modify(config, "CUDA_IPC_ENABLE_GET_ZCOPY", "on");
   // 1.13 knows a transport's own options without its prefix, later ones with it; the wrong name is
   // refused or ignored.
   for (const char* name : {"TX_SEG_SIZE", "RX_SEG_SIZE", "TCP_TX_SEG_SIZE", "TCP_RX_SEG_SIZE"}) {
@@ -77,12 +111,20 @@ absl::StatusOr<ucp_context*> MakeContext(const UcxOptions& options) {
                     absl::StrCat("UCX cannot start with the transports '", options.transports,
                                  "' on the network devices '", options.network_devices, "'"));
   }
+  if (options.memory->kind() == MemoryKind::kCuda) {
+    if (absl::Status known = CheckKnowsCuda(context); !known.ok()) {
+      ucp_cleanup(context);
+      return known;
+    }
+  }
   return context;
 }
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<UcxTransport>> UcxTransport::Make(UcxOptions options) {
+  options = Completed(std::move(options));
+  options.memory->BindThread();
   LH_ASSIGN_OR_RETURN(ucp_context * context, MakeContext(options));
   const int epoll_fd = epoll_create1(EPOLL_CLOEXEC);
   const int timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
@@ -96,7 +138,8 @@ UcxTransport::UcxTransport(UcxOptions options, ucp_context* context, int epoll_f
       context_(context),
       epoll_fd_(epoll_fd),
       timer_fd_(timer_fd),
-      self_(ThisProcess()) {
+      self_(ThisProcess()),
+      buffers_(std::make_unique<UcxBuffers>(options_.memory, options_.segment_bytes_max)) {
   epoll_event event{};
   event.events = EPOLLIN;
   LH_CHECK(epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, timer_fd_, &event) == 0, std::strerror(errno));
@@ -106,6 +149,7 @@ UcxTransport::~UcxTransport() {
   for (const UcxLink* link : links_) {
     LH_CHECK(link == nullptr, "a transport was destroyed before its links");
   }
+  options_.memory->BindThread();
   if (buried_.empty()) {
     ucp_cleanup(context_);
   } else {
@@ -122,6 +166,7 @@ std::string UcxTransport::description() const {
 }
 
 absl::StatusOr<std::unique_ptr<UcxWorker>> UcxTransport::MakeWorker() {
+  options_.memory->BindThread();  // every link of this thread begins here
   ucp_worker_params_t params{};
   params.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE | UCP_WORKER_PARAM_FIELD_FLAGS;
   params.thread_mode = UCS_THREAD_MODE_SINGLE;
@@ -144,6 +189,7 @@ absl::StatusOr<Transport::Accepted> UcxTransport::Accept() {
   if (status != UCS_OK) return UcxError(status, "UCX cannot tell the address of a worker");
   UcxAddress address = self_;
   address.link_id = RandomId();
+  address.segment_bytes_max = static_cast<uint64_t>(options_.segment_bytes_max);
   address.worker.assign(reinterpret_cast<const char*>(packed), packed_bytes);
   ucp_worker_release_address(worker->handle, packed);
   Accepted accepted;

@@ -9,6 +9,11 @@
 // *sender* closes may read blocks that the sender uses anew. It gets wrong bytes for a transfer
 // that its sender has given up, which the digest and the cancel on the control stream reject.
 //
+// The pieces of all its links lie in one kind of memory, the host's or a CUDA device's; headers and
+// notes are always the host's. Device memory between two processes of one host goes through
+// cuda_ipc, where the receiver's device reads the sender's memory and the sender's process has no
+// part in it, so all of the above holds. It needs a UCX built for CUDA (see docs/DEPENDENCIES.md).
+//
 // Threads: made anywhere, then used on one ThreadLoop only, which has it as its Poller. The
 // transport outlives the loop; its links are gone before.
 #pragma once
@@ -18,6 +23,7 @@
 #include <string>
 #include <vector>
 
+#include "common/model/kv_memory.h"
 #include "common/runtime/thread_loop.h"
 #include "kv_transfer/transport.h"
 #include "kv_transfer/ucx/ucx_address.h"
@@ -27,12 +33,14 @@ struct ucp_context;
 
 namespace longhaul {
 
+class UcxBuffers;
 class UcxLink;
 struct UcxWorker;
 
 struct UcxOptions {
-  // What UCX may use, as in its UCX_TLS. sysv rather than posix: its segments die with the process
-  // and are never mistaken for another's. "ib" is ignored where there is no RDMA card.
+  // What UCX may use, as in its UCX_TLS; for device memory its own are added. sysv rather than
+  // posix: its segments die with the process and are never mistaken for another's. "ib" is ignored
+  // where there is no RDMA card.
   std::string transports = "sysv,cma,self,tcp,ib";
   // Network interfaces to use, comma-separated ("eth0,mlx5_0:1"); empty leaves the choice to UCX.
   std::string network_devices = {};
@@ -40,6 +48,11 @@ struct UcxOptions {
   bool network_only = false;
   // What UCX itself may print: fatal, error, warn, info.
   std::string log_level = "fatal";
+  // Where the pieces lie; outlives the transport.
+  KvMemory* memory = &HostKvMemory();
+  // The longest part of a message that crosses at once, after which a cancelled transfer stops. 0
+  // chooses by the kind of memory.
+  int64_t segment_bytes_max = 0;
 };
 
 class UcxTransport final : public Transport, public Poller {
@@ -62,6 +75,7 @@ class UcxTransport final : public Transport, public Poller {
   int WaitFd() const override { return epoll_fd_; }
   bool ArmWait() override;
 
+  int64_t segment_bytes_max() const { return options_.segment_bytes_max; }
   const Counters& counters() const { return counters_; }
   // Which UCX runs and what it may use, for the start-up log: "UCX 1.13.1 (sysv,cma,self,tcp,ib)".
   std::string description() const;
@@ -77,12 +91,13 @@ class UcxTransport final : public Transport, public Poller {
   void PollBuried();
   void SetTimer(int64_t delay_ns);  // 0: none
 
-  const UcxOptions options_;
+  const UcxOptions options_;  // segment_bytes_max is never 0
   ucp_context* const context_;
   const int epoll_fd_;
   const int timer_fd_;  // wakes the loop when UCX cannot
   bool timer_set_ = false;
   const UcxAddress self_;
+  const std::unique_ptr<UcxBuffers> buffers_;
   int fruitless_arms_ = 0;
   Counters counters_;
   std::vector<UcxLink*> links_;  // null: gone during Poll

@@ -2,8 +2,8 @@
 // tools/bench/transport.py runs it side by side with ucx_perftest.
 //
 //   transport_bench [--bytes=N] [--messages=N] [--window=N] [--pieces=N] [--buffers=N]
-//   [--transports=LIST] [--network]
-//                   [--spin_us=N]
+//                   [--memory=host|cuda] [--segment_bytes=N] [--transports=LIST] [--network]
+//                   [--spin_us=N] [--ucx_log=LEVEL]
 // A message of `bytes` is cut into `pieces` that do not touch each other; `window` of them are
 // under way at a time, out of and into `buffers` different places (1, as ucx_perftest does, stays
 // in the cache).
@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -24,15 +25,20 @@
 #include "common/base/check.h"
 #include "common/runtime/thread_loop.h"
 #include "kv_transfer/ucx/ucx_transport.h"
+#include "tests/contract/piece_memory.h"
 
 ABSL_FLAG(int64_t, bytes, 1 << 20, "Bytes of a message.");
 ABSL_FLAG(int64_t, messages, 1000, "Messages that are timed; a tenth more come before.");
 ABSL_FLAG(int64_t, window, 8, "Messages under way at a time.");
 ABSL_FLAG(int64_t, pieces, 1, "Pieces of a message, on both sides.");
 ABSL_FLAG(int64_t, buffers, 1, "Different places that messages are taken from and put to.");
+ABSL_FLAG(std::string, memory, "host", "Where the messages lie on both sides: host or cuda.");
+ABSL_FLAG(int64_t, segment_bytes, 0, "The longest part that crosses at once; 0: the default.");
 ABSL_FLAG(std::string, transports, "sysv,cma,self,tcp", "What UCX may use.");
 ABSL_FLAG(bool, network, false, "As if the two processes were on different hosts.");
 ABSL_FLAG(int64_t, spin_us, 50, "How long the transfer threads poll before they sleep.");
+ABSL_FLAG(std::string, ucx_log, "fatal",
+          "What UCX may print; info with UCX_PROTO_INFO=y: its paths.");
 ABSL_FLAG(int, sender_fd, -1, "Internal: be the sender, with this control socket.");
 
 extern char** environ;
@@ -60,13 +66,12 @@ class End {
       : sends_(sends),
         warm_up_(absl::GetFlag(FLAGS_messages) / 10 + 1),
         messages_(absl::GetFlag(FLAGS_messages) + warm_up_),
-        transport_(*UcxTransport::Make(UcxOptions{.transports = absl::GetFlag(FLAGS_transports),
-                                                  .network_only = absl::GetFlag(FLAGS_network)})),
+        memory_(OpenMemory()),
+        transport_(MakeTransport(memory_->memory())),
         loop_({.name = "transfer", .spin_us = absl::GetFlag(FLAGS_spin_us)}, transport_.get()) {
-    const int64_t bytes = absl::GetFlag(FLAGS_bytes);
-    const int64_t pieces = absl::GetFlag(FLAGS_pieces);
+    const int64_t bytes = absl::GetFlag(FLAGS_bytes) * (absl::GetFlag(FLAGS_pieces) > 1 ? 2 : 1);
     for (int64_t i = 0; i < absl::GetFlag(FLAGS_buffers); ++i) {
-      buffers_.emplace_back(bytes * (pieces > 1 ? 2 : 1), std::byte{1});
+      buffers_.push_back(memory_->Filled(std::max(bytes, PieceMemory::kSlabBytes), std::byte{1}));
     }
   }
 
@@ -103,6 +108,22 @@ class End {
   }
 
  private:
+  static std::unique_ptr<PieceMemory> OpenMemory() {
+    auto memory = PieceMemory::Open(absl::GetFlag(FLAGS_memory) == "cuda" ? MemoryKind::kCuda
+                                                                          : MemoryKind::kHost);
+    LH_CHECK(memory.ok(), memory.status().ToString());
+    return *std::move(memory);
+  }
+  static std::unique_ptr<UcxTransport> MakeTransport(KvMemory& memory) {
+    auto transport = UcxTransport::Make({.transports = absl::GetFlag(FLAGS_transports),
+                                         .network_only = absl::GetFlag(FLAGS_network),
+                                         .log_level = absl::GetFlag(FLAGS_ucx_log),
+                                         .memory = &memory,
+                                         .segment_bytes_max = absl::GetFlag(FLAGS_segment_bytes)});
+    LH_CHECK(transport.ok(), transport.status().ToString());
+    return *std::move(transport);
+  }
+
   void OnLoop(absl::FunctionRef<void()> body) {
     absl::Notification done;
     loop_.Post([&] {
@@ -116,7 +137,7 @@ class End {
   std::vector<Piece> Pieces(int64_t tag) {
     const int64_t bytes = absl::GetFlag(FLAGS_bytes);
     const int64_t count = absl::GetFlag(FLAGS_pieces);
-    std::byte* const buffer = buffers_[tag % buffers_.size()].data();
+    std::byte* const buffer = buffers_[tag % buffers_.size()]->data();
     if (count == 1) return {Piece{buffer, bytes}};
     std::vector<Piece> pieces;
     for (int64_t i = 0; i < count; ++i) {
@@ -148,10 +169,11 @@ class End {
   const bool sends_;
   const int64_t warm_up_;
   const int64_t messages_;
-  std::unique_ptr<UcxTransport> transport_;
+  const std::unique_ptr<PieceMemory> memory_;
+  std::vector<std::unique_ptr<DeviceBuffer>> buffers_;
+  const std::unique_ptr<UcxTransport> transport_;
   ThreadLoop loop_;
   std::unique_ptr<Link> link_;
-  std::vector<std::vector<std::byte>> buffers_;
   absl::Notification finished_;
   int64_t started_ = 0;
   int64_t ended_ = 0;

@@ -17,6 +17,7 @@
 #include "absl/synchronization/notification.h"
 #include "common/base/check.h"
 #include "common/runtime/thread_loop.h"
+#include "tests/contract/piece_memory.h"
 
 extern char** environ;
 
@@ -40,8 +41,8 @@ bool ReadLine(int fd, std::string* line) {
 
 class Peer {
  public:
-  explicit Peer(const UcxOptions& options)
-      : transport_(*UcxTransport::Make(options)), loop_({.name = "peer"}, transport_.get()) {}
+  Peer(UcxOptions options, MemoryKind kind)
+      : memory_(*PieceMemory::Open(kind)), loop_({.name = "peer"}, MakeTransport(options)) {}
   ~Peer() {
     OnLoop([&] { link_.reset(); });
   }
@@ -75,10 +76,17 @@ class Peer {
     return number;
   }
 
+  UcxTransport* MakeTransport(UcxOptions options) {
+    options.memory = &memory_->memory();
+    transport_ = *UcxTransport::Make(options);
+    return transport_.get();
+  }
+
   void Start(bool send, int64_t first, int64_t count, int64_t bytes) {
     OnLoop([&] {
       for (int64_t tag = first; tag < first + count; ++tag) {
-        auto& buffer = buffers_.emplace_back(bytes, static_cast<std::byte>(tag));
+        const DeviceBuffer& buffer =
+            *buffers_.emplace_back(memory_->Filled(bytes, static_cast<std::byte>(tag)));
         const auto done = [this](absl::Status) {
           absl::MutexLock lock(&mutex_);
           ++ended_;
@@ -101,10 +109,11 @@ class Peer {
     finished.WaitForNotification();
   }
 
+  std::unique_ptr<PieceMemory> memory_;
+  std::deque<std::unique_ptr<DeviceBuffer>> buffers_;
   std::unique_ptr<UcxTransport> transport_;
   ThreadLoop loop_;
   std::unique_ptr<Link> link_;
-  std::deque<std::vector<std::byte>> buffers_;
   absl::Mutex mutex_;
   int64_t ended_ = 0;
 };
@@ -112,10 +121,11 @@ class Peer {
 }  // namespace
 
 int RunPeer(int argc, char** argv) {
-  LH_CHECK(argc == 5, "usage: --peer FD TRANSPORTS NETWORK_ONLY");
+  LH_CHECK(argc == 6, "usage: --peer FD TRANSPORTS NETWORK_ONLY CUDA");
   int fd = -1;
   LH_CHECK(absl::SimpleAtoi(argv[2], &fd), argv[2]);
-  Peer peer(UcxOptions{.transports = argv[3], .network_only = argv[4][0] == '1'});
+  Peer peer(UcxOptions{.transports = argv[3], .network_only = argv[4][0] == '1'},
+            argv[5][0] == '1' ? MemoryKind::kCuda : MemoryKind::kHost);
   std::string line;
   while (ReadLine(fd, &line)) WriteLine(fd, peer.Do(absl::StrSplit(line, ' ')));
   return 0;
@@ -128,8 +138,12 @@ PeerProcess::PeerProcess(const UcxOptions& options) {
   const int peer_fd = dup(fds[1]);  // without close-on-exec
   close(fds[1]);
   const std::string fd_text = absl::StrCat(peer_fd);
-  std::vector<std::string> words = {"peer", "--peer", fd_text, options.transports,
-                                    options.network_only ? "1" : "0"};
+  std::vector<std::string> words = {"peer",
+                                    "--peer",
+                                    fd_text,
+                                    options.transports,
+                                    options.network_only ? "1" : "0",
+                                    options.memory->kind() == MemoryKind::kCuda ? "1" : "0"};
   std::vector<char*> arguments;
   for (std::string& word : words) arguments.push_back(word.data());
   arguments.push_back(nullptr);

@@ -20,7 +20,8 @@ class PeerProcess {
 
   std::string Accept();                      // the address of a new receiving link
   void Connect(const std::string& address);  // makes its sending link
-  // Starts `count` operations, tags from `first`, each of `bytes`; each byte sent is its tag.
+  // Starts `count` operations, tags from `first`, each of `bytes` (whole MiB) in the options' kind
+  // of memory; each byte sent is its tag.
   void Send(int first, int count, int64_t bytes);
   void Receive(int first, int count, int64_t bytes);
   // Returns when so many operations in all have ended.

@@ -69,7 +69,7 @@ class ThreadedWorld : public TransportWorld {
 
 struct TransportMaker {
   std::string name;
-  std::unique_ptr<TransportWorld> (*make)();
+  std::unique_ptr<TransportWorld> (*make)();  // null where this machine cannot have it
 };
 
 }  // namespace longhaul

@@ -10,6 +10,7 @@ namespace {
 UcxAddress Sample() {
   UcxAddress address = ThisProcess();
   address.link_id = 42;
+  address.segment_bytes_max = 1 << 19;
   address.worker = std::string("worker\0bytes", 12);
   return address;
 }
@@ -22,6 +23,7 @@ TEST(UcxAddressTest, SurvivesTheWayThere) {
   EXPECT_EQ(read->host_id, sent.host_id);
   EXPECT_EQ(read->pid, sent.pid);
   EXPECT_EQ(read->started_ticks, sent.started_ticks);
+  EXPECT_EQ(read->segment_bytes_max, sent.segment_bytes_max);
   EXPECT_EQ(read->worker, sent.worker);
 }
 
@@ -51,7 +53,7 @@ TEST(UcxAddressTest, RefusesNoise) {
   for (int round = 0; round < 20'000; ++round) {
     std::string bytes(random() % 200, '\0');
     for (char& byte : bytes) byte = static_cast<char>(random());
-    if (round % 2 == 0) bytes.replace(0, 8, "LHUCX001");
+    if (round % 2 == 0) bytes.replace(0, 8, "LHUCX002");
     EXPECT_TRUE(absl::IsInvalidArgument(DecodeUcxAddress(bytes).status()));
   }
 }

@@ -1,4 +1,6 @@
+#include "absl/status/statusor.h"
 #include "kv_transfer/ucx/ucx_transport.h"
+#include "tests/contract/device_pieces.h"
 #include "tests/contract/transport_contract_test.h"
 
 namespace longhaul {
@@ -41,6 +43,41 @@ class UcxOneLoopWorld final : public ThreadedWorld {
   ThreadLoop loop_{{.name = "both"}, both_.get()};
 };
 
+// A GPU's memory. Within one process cuda_ipc has no part: UCX stages the bytes through the host.
+// ucx_peer_test is where two processes do it.
+class CudaUcxWorld final : public ThreadedWorld {
+ public:
+  CudaUcxWorld(const PieceMemory* memory, std::unique_ptr<UcxTransport> receiver,
+               std::unique_ptr<UcxTransport> sender)
+      : memory_(memory), receiver_(std::move(receiver)), sender_(std::move(sender)) {}
+
+  Transport& receiver() override { return receiver_pieces_; }
+  Transport& sender() override { return sender_pieces_; }
+
+ private:
+  Loop& receiver_loop() override { return receiver_loop_; }
+  Loop& sender_loop() override { return sender_loop_; }
+
+  const PieceMemory* const memory_;
+  std::unique_ptr<UcxTransport> receiver_;
+  std::unique_ptr<UcxTransport> sender_;
+  DevicePiecesTransport receiver_pieces_{memory_, receiver_.get()};
+  DevicePiecesTransport sender_pieces_{memory_, sender_.get()};
+  ThreadLoop receiver_loop_{{.name = "receiver"}, receiver_.get()};
+  ThreadLoop sender_loop_{{.name = "sender"}, sender_.get()};
+};
+
+std::unique_ptr<TransportWorld> MakeCudaWorld() {
+  // Never closed: a process cannot count on CUDA while it ends.
+  static const auto* const memory =
+      new absl::StatusOr<std::unique_ptr<PieceMemory>>(PieceMemory::Open(MemoryKind::kCuda));
+  if (!memory->ok()) return nullptr;
+  const UcxOptions options{.memory = &(**memory)->memory()};
+  absl::StatusOr<std::unique_ptr<UcxTransport>> receiver = UcxTransport::Make(options);
+  if (absl::IsUnavailable(receiver.status())) return nullptr;  // a UCX without CUDA
+  return std::make_unique<CudaUcxWorld>((*memory)->get(), *std::move(receiver), MakeUcx(options));
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Ucx, TransportContractTest,
     testing::Values(TransportMaker{"SharedMemory",
@@ -55,7 +92,8 @@ INSTANTIATE_TEST_SUITE_P(
                                    []() -> std::unique_ptr<TransportWorld> {
                                      return std::make_unique<UcxWorld>(
                                          UcxOptions{.transports = "tcp", .network_only = true});
-                                   }}),
+                                   }},
+                    TransportMaker{"Cuda", &MakeCudaWorld}),
     MakerName);
 
 }  // namespace

@@ -12,34 +12,45 @@
 #include "absl/synchronization/notification.h"
 #include "common/runtime/thread_loop.h"
 #include "tests/contract/peer_process.h"
+#include "tests/contract/piece_memory.h"
 
 namespace longhaul {
 namespace {
 
 constexpr std::byte kPoison{0xA5};
 constexpr int kMessages = 32;
-constexpr int64_t kMessageBytes = 4 << 20;
 
 struct Mode {
   const char* name;
   UcxOptions options;
+  MemoryKind kind = MemoryKind::kHost;
+  int64_t message_bytes = 4 << 20;  // so that a message takes some hundred us at least
 };
 
 class UcxPeerTest : public testing::TestWithParam<Mode> {
  protected:
-  UcxPeerTest() {
-    auto transport = UcxTransport::Make(GetParam().options);
-    EXPECT_TRUE(transport.ok()) << transport.status();
+  void SetUp() override {
+    auto memory = PieceMemory::Open(GetParam().kind);
+    if (absl::IsUnavailable(memory.status())) GTEST_SKIP() << memory.status();
+    memory_ = *std::move(memory);
+    options_ = GetParam().options;
+    options_.memory = &memory_->memory();
+    auto transport = UcxTransport::Make(options_);
+    if (GetParam().kind != MemoryKind::kHost && absl::IsUnavailable(transport.status())) {
+      GTEST_SKIP() << transport.status();
+    }
     transport_ = *std::move(transport);
+    source_ = memory_->Filled(GetParam().message_bytes, std::byte{7});
     loop_ = std::make_unique<ThreadLoop>(ThreadLoopOptions{.name = "self"}, transport_.get());
     Restart();
   }
-  ~UcxPeerTest() override {
+  void TearDown() override {
+    if (loop_ == nullptr) return;
     OnLoop([&] { link_.reset(); });
     CheckPoison();
   }
 
-  void Restart() { peer_ = std::make_unique<PeerProcess>(GetParam().options); }
+  void Restart() { peer_ = std::make_unique<PeerProcess>(options_); }
 
   void OnLoop(absl::FunctionRef<void()> body) {
     absl::Notification finished;
@@ -59,12 +70,13 @@ class UcxPeerTest : public testing::TestWithParam<Mode> {
       link_ = std::move(accepted->link);
       address_ = accepted->address;
       for (int tag = 0; tag < kMessages; ++tag) {
-        auto& buffer = buffers_.emplace_back(kMessageBytes);
-        link_->Receive(tag, {{buffer.data(), kMessageBytes}}, Poisoner(tag, buffer));
+        const DeviceBuffer& buffer =
+            *buffers_.emplace_back(memory_->Allocate(GetParam().message_bytes));
+        link_->Receive(tag, {{buffer.data(), buffer.bytes()}}, Poisoner(tag, buffer));
       }
     });
     peer_->Connect(address_);
-    peer_->Send(0, kMessages, kMessageBytes);
+    peer_->Send(0, kMessages, GetParam().message_bytes);
     ASSERT_TRUE(AwaitEnded(2));
   }
 
@@ -72,13 +84,14 @@ class UcxPeerTest : public testing::TestWithParam<Mode> {
   void SendToPeer() {
     ended_ = 0;
     address_ = peer_->Accept();
-    peer_->Receive(0, kMessages / 2, kMessageBytes);
+    peer_->Receive(0, kMessages / 2, GetParam().message_bytes);
     OnLoop([&] {
       auto link = transport_->Connect(address_);
       ASSERT_TRUE(link.ok()) << link.status();
       link_ = *std::move(link);
       for (int tag = 0; tag < kMessages; ++tag) {
-        link_->Send(tag, {{source_.data(), kMessageBytes}}, [this](absl::Status) { CountEnd(); });
+        link_->Send(tag, {{source_->data(), source_->bytes()}},
+                    [this](absl::Status) { CountEnd(); });
       }
     });
     ASSERT_TRUE(AwaitEnded(2));
@@ -93,23 +106,19 @@ class UcxPeerTest : public testing::TestWithParam<Mode> {
   }
 
   // When a receive ends well its bytes are looked at; then its buffer has its next owner.
-  TransferDone Poisoner(int tag, std::vector<std::byte>& buffer) {
+  TransferDone Poisoner(int tag, const DeviceBuffer& buffer) {
     return [this, tag, &buffer](absl::Status status) {
       if (status.ok()) {
-        EXPECT_TRUE(std::all_of(buffer.begin(), buffer.end(), [tag](std::byte byte) {
-          return byte == static_cast<std::byte>(tag);
-        })) << tag;
+        EXPECT_TRUE(memory_->IsFilled(buffer, static_cast<std::byte>(tag))) << tag;
       }
-      std::fill(buffer.begin(), buffer.end(), kPoison);
+      memory_->Fill(buffer, kPoison);
       CountEnd();
     };
   }
 
   void CheckPoison() {
     for (const auto& buffer : buffers_) {
-      ASSERT_TRUE(std::all_of(buffer.begin(), buffer.end(), [](std::byte byte) {
-        return byte == kPoison;
-      })) << "written after done";
+      ASSERT_TRUE(memory_->IsFilled(*buffer, kPoison)) << "written after done";
     }
   }
 
@@ -130,8 +139,10 @@ class UcxPeerTest : public testing::TestWithParam<Mode> {
     OnLoop([&] { link_.reset(); });
   }
 
-  const std::vector<std::byte> source_ = std::vector<std::byte>(kMessageBytes, std::byte{7});
-  std::deque<std::vector<std::byte>> buffers_;
+  std::unique_ptr<PieceMemory> memory_;
+  UcxOptions options_;
+  std::unique_ptr<DeviceBuffer> source_;
+  std::deque<std::unique_ptr<DeviceBuffer>> buffers_;
   absl::Mutex mutex_;
   int ended_ = 0;
   std::string address_;
@@ -140,6 +151,29 @@ class UcxPeerTest : public testing::TestWithParam<Mode> {
   std::unique_ptr<Link> link_;
   std::unique_ptr<PeerProcess> peer_;
 };
+
+TEST_P(UcxPeerTest, ManyPiecesArrive) {
+  // Each message is one piece at the peer and up to 256 here, in an order of their own.
+  const int64_t bytes = GetParam().message_bytes;
+  OnLoop([&] {
+    auto accepted = transport_->Accept();
+    ASSERT_TRUE(accepted.ok()) << accepted.status();
+    link_ = std::move(accepted->link);
+    address_ = accepted->address;
+    for (int tag = 0; tag < kMessages; ++tag) {
+      const DeviceBuffer& buffer = *buffers_.emplace_back(memory_->Allocate(bytes));
+      const int64_t step = bytes / (1 << (tag % 9));
+      std::vector<ReceivePiece> pieces;
+      for (int64_t at = 0; at < bytes; at += step) pieces.push_back({buffer.data() + at, step});
+      std::reverse(pieces.begin(), pieces.end());
+      link_->Receive(tag, std::move(pieces), Poisoner(tag, buffer));
+    }
+  });
+  peer_->Connect(address_);
+  peer_->Send(0, kMessages, bytes);
+  EXPECT_TRUE(AwaitEnded(kMessages));
+  peer_->AwaitEnded(kMessages);
+}
 
 TEST_P(UcxPeerTest, TheSenderIsKilled) {
   ReceiveFromPeer();
@@ -214,7 +248,8 @@ TEST_P(UcxPeerTest, CancelWhileTheSenderIsStoppedAndThenClose) {
 
 INSTANTIATE_TEST_SUITE_P(Ucx, UcxPeerTest,
                          testing::Values(Mode{"SharedMemory", {}},
-                                         Mode{"Tcp", {.transports = "tcp", .network_only = true}}),
+                                         Mode{"Tcp", {.transports = "tcp", .network_only = true}},
+                                         Mode{"Cuda", {}, MemoryKind::kCuda, 64 << 20}),
                          [](const testing::TestParamInfo<Mode>& info) {
                            return std::string(info.param.name);
                          });

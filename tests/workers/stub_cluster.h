@@ -84,6 +84,21 @@ class SilentPrefill final : public PrefillEndpoint {
   int calls_open_ = 0;
 };
 
+// A device that can hang: from then on no step ends.
+class HangingDevice final : public Executor {
+ public:
+  explicit HangingDevice(Executor* device) : device_(device) {}
+  void Execute(StepPlan plan, LayerDone layer_done, Done done) override {
+    if (!hangs) return device_->Execute(std::move(plan), std::move(layer_done), std::move(done));
+    unended_.emplace_back(std::move(layer_done), std::move(done));
+  }
+  bool hangs = false;
+
+ private:
+  Executor* const device_;
+  std::vector<std::pair<LayerDone, Done>> unended_;
+};
+
 // One worker of each kind; `prefill` is reached under the address "prefill", `silent` under
 // "silent".
 struct StubCluster {
@@ -99,7 +114,7 @@ struct StubCluster {
         decode_transport(&loop, network),
         prefill_engine(&loop, &loop, &prefill_transport),
         decode_engine(&loop, &loop, &decode_transport),
-        prefill(prefill_options, &loop, &prefill_executor, &prefill_engine, prefill_memory.pool),
+        prefill(prefill_options, &loop, &prefill_device, &prefill_engine, prefill_memory.pool),
         client(&loop, {{"prefill", {&loop, &prefill}}, {"silent", {&loop, &silent}}}),
         decode(decode_options, &loop, &decode_executor, &decode_engine, &client,
                decode_memory.pool) {}
@@ -108,6 +123,7 @@ struct StubCluster {
   VirtualLoop loop;
   StubMemory prefill_memory, decode_memory;
   KvStubExecutor prefill_executor, decode_executor;
+  HangingDevice prefill_device{&prefill_executor};
   std::shared_ptr<InProcessNetwork> network;
   InProcessTransport prefill_transport, decode_transport;
   TransferEngine prefill_engine, decode_engine;

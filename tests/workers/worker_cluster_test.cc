@@ -179,6 +179,24 @@ TEST(WorkerClusterTest, APrefillWorkerThatComputesForLongSaysThatItLives) {
   ExpectQuiet(cluster);
 }
 
+TEST(WorkerClusterTest, APrefillWorkerWhoseDeviceHangsIsGivenUp) {
+  StubCluster cluster;
+  const auto first = Ask(cluster.decode, StubRequest(StubPrompt(100, 1), 2, true));
+  cluster.loop.RunFor(600'000'000);
+  EXPECT_TRUE(first->done && first->status.ok()) << first->status;
+  cluster.prefill_device.hangs = true;
+  const std::vector<int32_t> prompt = StubPrompt(300, 2);
+  const auto reply = Ask(cluster.decode, StubRequest(prompt, 5, true));
+  cluster.loop.RunFor(8'000'000);
+  EXPECT_EQ(cluster.decode.counters().hand_off_attempts_failed, 0);
+  cluster.loop.RunFor(100'000'000);
+  EXPECT_TRUE(reply->done && reply->status.ok()) << reply->status;
+  EXPECT_EQ(reply->tokens, LocalTokens(prompt, 5));
+  EXPECT_EQ(cluster.decode.counters().local_fallbacks, 1);
+  EXPECT_GT(cluster.prefill.Status().queue_predicted_us(), 50e6) << "policies look elsewhere";
+  EXPECT_GT(cluster.prefill.blocks().live(), 0) << "the step may still write them";
+}
+
 TEST(WorkerClusterTest, ADecodeWorkerThatSaysNothingGivesThePrefillWorkersMemoryBack) {
   StubCluster cluster;
   std::string address;

@@ -8,6 +8,12 @@ The GPU machine needs a driver, cuBLAS 13 (the CUDA toolkit's or the one that Py
 Longhaul's. `run` ends with one line "N passed, N failed, N skipped" over the GoogleTest binaries and exits with 1 when one
 failed; the outputs lie in DIR/out, the summary in DIR/out/summary.json. --sanitize runs the kernel tests once more under
 each tool of compute-sanitizer, which takes minutes.
+
+The tests of UCX over a GPU's memory run where the build has a UCX that knows it, and skip themselves elsewhere:
+
+    pip download --no-deps libucx-cu13==1.22.0 -d WHEEL && unzip -q WHEEL/*.whl -d UCX
+    cmake -S . -B build/gpu -G Ninja -DLONGHAUL_UCX_DIR=UCX/libucx
+    python3 tools/gpu/checks.py stage DIR --build build/gpu
 """
 
 import argparse
@@ -24,6 +30,15 @@ TESTS = (
     "elementwise_test", "cuda_prefill_matmul_test", "prefill_attention_test", "decode_attention_test", "decode_matmul_cut_test", "decode_matmul_test",
     "gpu_sampler_test", "slab_digest_test", "cuda_decoder_test",
 )
+# Their CPU cases have run where the build was made; these filters leave the GPU's.
+TRANSPORT_TESTS = {"ucx_contract_test": "*/Cuda", "ucx_peer_test": "*/Cuda", "self_test_process_test": "*/Cuda"}
+# Our link beside ucx_perftest, where the staged UCX brought it.
+LINK_BENCH = "transport_bench"
+BESIDE_PERFTEST = "transport.py"
+# What libuct.so.0 loads from the folder ucx beside it, and where that folder's own libraries lie in the wheel.
+UCX_PLUGINS = ("libuct_cma.so.0", "libuct_cuda.so.0", "libucm_cuda.so.0", "libucx_perftest_cuda.so.0")
+UCX_WHEEL_LIBRARIES = "../../libucx_cu13.libs"
+UCX_PERFTEST = "../bin/ucx_perftest"
 # One round of PyTorch's attention in turns with ours is the last figure, where PyTorch is.
 BENCHMARKS = ("prefill_attention_bench", "decode_attention_bench", "decode_matmul_bench", "cuda_model_bench")
 BESIDE_TORCH = "torch_attention.py"
@@ -43,18 +58,34 @@ def libraries(binary):
     return [path for path in found if not THERE.match(os.path.basename(path))]
 
 
+def stage_ucx(libraries_folder, folder):
+    """What the UCX in a folder loads by name, and its own benchmark where it is there."""
+    found = [libraries_folder / "ucx" / name for name in UCX_PLUGINS] + [libraries_folder / UCX_PERFTEST]
+    (folder / "lib" / "ucx").mkdir(exist_ok=True)
+    for file in filter(pathlib.Path.is_file, found):
+        to = folder / ("lib/ucx" if file.suffix else "bin") / file.name
+        subprocess.run(["strip", "-o", to, file], check=True)
+    for file in (libraries_folder / UCX_WHEEL_LIBRARIES).glob("*.so*"):
+        shutil.copy(file, folder / "lib")
+
+
 def stage(folder, build):
-    names = TESTS + BENCHMARKS
-    subprocess.run(["ninja", "-C", build, *names], check=True)
-    (folder / "lib").mkdir(parents=True, exist_ok=True)
-    for name in names:
+    names = (*TESTS, *TRANSPORT_TESTS, *BENCHMARKS)
+    places = {name: folder / name for name in names} | {LINK_BENCH: folder / "bin" / LINK_BENCH}
+    subprocess.run(["ninja", "-C", build, *places], check=True)
+    for part in ("lib", "bin"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    for name, place in places.items():
         binary = pathlib.Path(build, "bin", name)
-        subprocess.run(["strip", "-o", folder / name, binary], check=True)
-        for library in libraries(binary):
+        subprocess.run(["strip", "-o", place, binary], check=True)
+        for library in map(pathlib.Path, libraries(binary)):
             shutil.copy(library, folder / "lib")
+            if library.name == "libuct.so.0":
+                stage_ucx(library.resolve().parent, folder)
     here = pathlib.Path(__file__).resolve()
     shutil.copy(here, folder)
     shutil.copy(here.parents[2] / "tests" / "bench" / BESIDE_TORCH, folder)
+    shutil.copy(here.parents[1] / "bench" / BESIDE_PERFTEST, folder)
     files = [file for file in folder.rglob("*") if file.is_file()]
     print(f"{len(files)} files, {sum(file.stat().st_size for file in files) / 1e6:.0f} MB in {folder}")
 
@@ -85,8 +116,11 @@ def run_one(command, seconds, log, environment):
 def run_tests(folder, out, environment, sanitizer=None):
     """Counts by outcome; a binary that ends badly without naming a failed test counts as one."""
     total = {"PASSED": 0, "FAILED": 0, "SKIPPED": 0}
-    for name in TESTS:
+    # The sanitizers look at kernels, and the transport has none.
+    for name in TESTS if sanitizer else (*TESTS, *TRANSPORT_TESTS):
         command = [folder / name]
+        if name in TRANSPORT_TESTS:
+            command.append(f"--gtest_filter={TRANSPORT_TESTS[name]}")
         if sanitizer:
             command = ["compute-sanitizer", "--tool", sanitizer, "--error-exitcode", "1", *command]
         log = out / f"{sanitizer or 'test'}-{name}.txt"
@@ -116,6 +150,9 @@ def run(folder, sanitize):
     benchmarks = [[folder / name] for name in BENCHMARKS]
     if subprocess.run([sys.executable, "-c", "import torch"], capture_output=True, check=False).returncode == 0:
         benchmarks.append([sys.executable, folder / BESIDE_TORCH, "--bench", folder / "prefill_attention_bench"])
+    perftest = folder / "bin" / "ucx_perftest"
+    if perftest.exists():
+        benchmarks.append([sys.executable, folder / BESIDE_PERFTEST, "--build", folder, "--perftest", perftest, "--memory", "cuda"])
     figures = {}
     for command in benchmarks:
         name = pathlib.Path(command[1] if len(command) > 1 else command[0]).name
