@@ -124,12 +124,12 @@ __device__ void SampleInto(SampleOutcome& outcome, Row& row, float* logits, cons
   }
 }
 
-__global__ void __cluster_dims__(kBlocks) __launch_bounds__(kThreads, 2)
+__global__ void __cluster_dims__(kBlocks) __launch_bounds__(kThreads)
     Sample(float* all_logits, int64_t vocab, const SampleTask* tasks, SampleEdit* all_edits,
            SampleOutcome* outcomes) {
   __shared__ Shared shared;
   const int index = blockIdx.x / kBlocks;
-  const SampleTask& task = tasks[index];
+  const SampleTask task = tasks[index];
   float* logits = all_logits + task.row * vocab;
   Row row(logits, static_cast<int>(vocab), shared);
   SampleInto(outcomes[index], row, logits, task, all_edits + task.first_edit);
