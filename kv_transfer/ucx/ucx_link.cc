@@ -8,6 +8,11 @@
 #include "common/base/check.h"
 
 namespace longhaul {
+namespace {
+
+constexpr int64_t kStagingBytesMax = 64 << 20;  // of one end of a link
+
+}  // namespace
 
 absl::Status UcxError(ucs_status_t status, const std::string& what) {
   const std::string message = absl::StrCat(what, ": ", ucs_status_string(status));
@@ -26,6 +31,11 @@ absl::StatusOr<UcxBuffers::Buffer> UcxBuffers::Take() {
   free_.pop_back();
   return buffer;
 }
+
+UcxStaging::UcxStaging(UcxBuffers* buffers, int out_max)
+    : buffers_(buffers),
+      out_max_(static_cast<int>(
+          std::clamp<int64_t>(kStagingBytesMax / buffers->buffer_bytes(), 2, out_max))) {}
 
 absl::StatusOr<UcxStaging::Buffer> UcxStaging::Take() {
   if (out_ == out_max_) return Buffer();

@@ -47,6 +47,7 @@ class UcxBuffers {
   using Buffer = std::unique_ptr<DeviceBuffer>;
   absl::StatusOr<Buffer> Take();
   void GiveBack(Buffer buffer) { free_.push_back(std::move(buffer)); }
+  int64_t buffer_bytes() const { return bytes_; }
 
  private:
   KvMemory* const memory_;
@@ -54,10 +55,10 @@ class UcxBuffers {
   std::vector<Buffer> free_;
 };
 
-// The buffers that one link may have out at a time.
+// The buffers that one end of a link may have out at a time: `out_max`, fewer where they are large.
 class UcxStaging {
  public:
-  UcxStaging(UcxBuffers* buffers, int out_max) : buffers_(buffers), out_max_(out_max) {}
+  UcxStaging(UcxBuffers* buffers, int out_max);
   using Buffer = UcxBuffers::Buffer;
   // Null when all are out.
   absl::StatusOr<Buffer> Take();

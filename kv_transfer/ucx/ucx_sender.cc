@@ -1,6 +1,7 @@
 #include "kv_transfer/ucx/ucx_sender.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <utility>
@@ -251,6 +252,8 @@ void UcxSender::WarnOfStaging() const {
   if (memory().kind() != MemoryKind::kCuda || network_ || absl::StrContains(path_, "cuda_ipc")) {
     return;
   }
+  static std::atomic<bool> told = false;  // once a process: it is the same for every link
+  if (told.exchange(true)) return;
   LogWarning("kv_staged_through_host",
              {{"path", path_},
               {"advice",

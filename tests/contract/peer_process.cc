@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <deque>
 #include <vector>
 
@@ -65,6 +66,12 @@ class Peer {
       const auto enough = [&] { return ended_ >= count; };
       absl::MutexLock lock(&mutex_);
       mutex_.Await(absl::Condition(&enough));
+    } else if (words[0] == "holds") {
+      const auto value = static_cast<std::byte>(Number(words[1]));
+      const bool holds = std::all_of(buffers_.begin(), buffers_.end(), [&](const auto& buffer) {
+        return memory_->IsFilled(*buffer, value);
+      });
+      answer = holds ? "yes" : "no";
     }
     return answer;
   }
@@ -175,6 +182,9 @@ void PeerProcess::Receive(int first, int count, int64_t bytes) {
   Ask(absl::StrCat("receive ", first, " ", count, " ", bytes));
 }
 void PeerProcess::AwaitEnded(int count) { Ask(absl::StrCat("await ", count)); }
+bool PeerProcess::Holds(std::byte value) {
+  return Ask(absl::StrCat("holds ", static_cast<int>(value))) == "yes";
+}
 void PeerProcess::Ping() { Ask("ping"); }
 
 void PeerProcess::Stop() {

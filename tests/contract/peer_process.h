@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 
@@ -26,6 +27,8 @@ class PeerProcess {
   void Receive(int first, int count, int64_t bytes);
   // Returns when so many operations in all have ended.
   void AwaitEnded(int count);
+  // Whether every byte of all its buffers is `value`; when nothing is under way.
+  bool Holds(std::byte value);
   void Ping();
 
   void Stop();

@@ -175,6 +175,31 @@ TEST_P(UcxPeerTest, ManyPiecesArrive) {
   peer_->AwaitEnded(kMessages);
 }
 
+TEST_P(UcxPeerTest, ManyPiecesAreSent) {
+  address_ = peer_->Accept();
+  peer_->Receive(1, kMessages, GetParam().message_bytes);
+  OnLoop([&] {
+    auto link = transport_->Connect(address_);
+    ASSERT_TRUE(link.ok()) << link.status();
+    link_ = *std::move(link);
+    for (int tag = 1; tag <= kMessages; ++tag) {
+      const int64_t step = source_->bytes() / (1 << (tag % 12));
+      std::vector<SendPiece> pieces;
+      for (int64_t at = 0; at < source_->bytes(); at += step) {
+        pieces.push_back({source_->data() + at, step});
+      }
+      std::reverse(pieces.begin(), pieces.end());
+      link_->Send(tag, std::move(pieces), [this](absl::Status status) {
+        EXPECT_TRUE(status.ok()) << status;
+        CountEnd();
+      });
+    }
+  });
+  EXPECT_TRUE(AwaitEnded(kMessages));
+  peer_->AwaitEnded(kMessages);
+  EXPECT_TRUE(peer_->Holds(std::byte{7}));
+}
+
 TEST_P(UcxPeerTest, TheSenderIsKilled) {
   ReceiveFromPeer();
   peer_->Kill();
