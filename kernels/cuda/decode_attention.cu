@@ -20,6 +20,7 @@ using decode_attention::Feeder;
 using decode_attention::Finisher;
 using decode_attention::kFeeder;
 using decode_attention::kFinishers;
+using decode_attention::kFinisherWarps;
 using decode_attention::kFirstFinisher;
 using decode_attention::kHeadsMax;
 using decode_attention::kSlotBytes;
@@ -46,10 +47,10 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
     for (int i = 0; i < kUnitsAhead; ++i) {
       ptx::BarrierInit(&shared.unit_full[i], 1);
-      ptx::BarrierInit(&shared.unit_empty[i], kWarps);
+      ptx::BarrierInit(&shared.unit_empty[i], kWarps * ptx::kWarp);
     }
     for (uint64_t& barrier : shared.part_full) ptx::BarrierInit(&barrier, kWarps);
-    ptx::BarrierInit(&shared.part_empty, kWarps);
+    ptx::BarrierInit(&shared.part_empty, kFinisherWarps);
     ptx::FenceBarrierInit();
   }
   __syncthreads();

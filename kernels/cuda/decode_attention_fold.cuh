@@ -78,7 +78,7 @@ __device__ Folded<kHeadDim> FoldParts(const float* weights, const float* sums, i
   return folded;
 }
 
-// A warp that finishes parts: it has every kWarps-th head of its group's parts.
+// A warp that finishes parts: it has every kFinisherWarps-th head of its group's parts.
 template <int kHeadDim>
 class Finisher {
  public:
@@ -86,8 +86,8 @@ class Finisher {
   __device__ Finisher(const Work& work, SharedMemory<kHeadDim>& shared, int warp)
       : work_(work),
         shared_(shared),
-        group_(warp / kWarps),
-        first_(warp % kWarps),
+        group_(warp / kFinisherWarps),
+        first_(warp % kFinisherWarps),
         lane_(threadIdx.x % ptx::kWarp) {}
 
   __device__ void Run() {
@@ -98,7 +98,8 @@ class Finisher {
       const int part = shared_.part;
       Folded<kHeadDim> folded[kOwnHeads];
       for (int i = 0; i < kOwnHeads; ++i) {
-        if (first_ + i * kWarps < unit.heads) folded[i] = FoldWarps(first_ + i * kWarps);
+        if (first_ + i * kFinisherWarps < unit.heads)
+          folded[i] = FoldWarps(first_ + i * kFinisherWarps);
       }
       __syncwarp();
       if (lane_ == 0) ptx::BarrierArrive(&shared_.part_empty);
@@ -109,13 +110,13 @@ class Finisher {
 
  private:
   using S = Shape<kHeadDim>;
-  static constexpr int kOwnHeads = kHeadsMax / kWarps;
+  static constexpr int kOwnHeads = kHeadsMax / kFinisherWarps;
 
   // The last part of a row to be finished, by whichever thread block, brings out the row.
   __device__ void Finish(const Unit& unit, int part, const Folded<kHeadDim> (&folded)[kOwnHeads]) {
     const int parts = DecodeParts(unit.keys);
     for (int i = 0; i < kOwnHeads; ++i) {
-      const int h = first_ + i * kWarps;
+      const int h = first_ + i * kFinisherWarps;
       if (h >= unit.heads) continue;
       if (parts == 1) {
         WriteOut(unit, h, folded[i]);
@@ -131,7 +132,7 @@ class Finisher {
     const uint32_t last = Last(work_.scratch.span_arrivals, unit, span_slot, span_parts);
     if (last == 0) return;
     const int spans = (parts + kDecodeSpanParts - 1) / kDecodeSpanParts;
-    for (int h = first_; h < unit.heads; h += kWarps) {
+    for (int h = first_; h < unit.heads; h += kFinisherWarps) {
       if ((last >> h & 1) == 0) continue;
       const Folded<kHeadDim> span_folded = FoldSlots(unit, span_slot, h, 1, span_parts);
       if (spans == 1) {
@@ -142,7 +143,7 @@ class Finisher {
     }
     if (spans == 1) return;
     const uint32_t row_last = Last(work_.scratch.row_arrivals, unit, unit.row, spans, last);
-    for (int h = first_; h < unit.heads; h += kWarps) {
+    for (int h = first_; h < unit.heads; h += kFinisherWarps) {
       if ((row_last >> h & 1) == 0) continue;
       WriteOut(unit, h, FoldSlots(unit, unit.slot, h, kDecodeSpanParts, spans));
     }
@@ -155,7 +156,8 @@ class Finisher {
                            uint32_t heads = 0xffffffff) {
     __syncwarp();
     bool last = false;
-    const bool own = lane_ < unit.heads && lane_ % kWarps == first_ && (heads >> lane_ & 1) != 0;
+    const bool own =
+        lane_ < unit.heads && lane_ % kFinisherWarps == first_ && (heads >> lane_ & 1) != 0;
     if (own) {
       uint32_t* counter = counters + SlotHead(unit, index, lane_);
       last = ptx::AddAcquireRelease(counter, 1) == static_cast<uint32_t>(expected - 1);

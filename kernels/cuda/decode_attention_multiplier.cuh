@@ -41,7 +41,8 @@ class Multiplier {
       unit_ = shared_.units[units_.stage];
       if (unit_.heads == 0) break;
       LoadQueries();
-      Release(&shared_.unit_empty[units_.stage]);
+      // Every reader for itself: tools that look for races do not follow a warp's common arrival.
+      ptx::BarrierArrive(&shared_.unit_empty[units_.stage]);
       units_.Next();
       for (int part = 0; part < unit_.parts; ++part) {
         RunPart(unit_.first_part + part);

@@ -16,11 +16,13 @@ namespace longhaul::decode_attention {
 // matrix instruction and query heads as its eight columns: a group of eight heads wastes nothing.
 //
 // A third role finishes parts: it waits for global memory again and again, and under a load that
-// fills all queues each round trip takes microseconds. Two groups do so in turn.
-constexpr int kWarps = 4;  // that multiply, and in a group of those that finish
+// fills all queues each round trip takes microseconds. Groups of warps do so in turn, enough of
+// them that the multiplying warps do not wait for one that is away to fold a span.
+constexpr int kWarps = 4;  // that multiply
 constexpr int kFinishers = 2;
+constexpr int kFinisherWarps = 4;
 constexpr int kFirstFinisher = kWarps;
-constexpr int kFeeder = kFirstFinisher + kFinishers * kWarps;
+constexpr int kFeeder = kFirstFinisher + kFinishers * kFinisherWarps;
 constexpr int kThreads = (kFeeder + 1) * ptx::kWarp;
 constexpr int kHeadsMax = 8;  // query heads that share a pass over the keys
 constexpr int kSlotBytes = 32768;
