@@ -36,7 +36,8 @@ def make_server(model_path):
 
 @pytest.fixture(scope="session")
 def cluster_server(make_server):
-    return make_server(prefill=2, decode=2)
+    # On a busy machine long prompts wait longer than a client should: no matter here.
+    return make_server(prefill=2, decode=2, router_flags=("--wait_limit_s=600",))
 
 
 @pytest.fixture(scope="session")

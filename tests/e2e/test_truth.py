@@ -26,12 +26,11 @@ CLIENTS = {"short": 8, "2K": 4, "7K": 3}
 CASES = {length: [case for case in truth_cases.CASES if case.length == length] for length in LENGTHS}
 REQUEST_SECONDS = 900
 
-# How far the distance between the two best logits may lie from the reference's. A bfloat16 has 8 significant bits;
-# through 30 layers that leaves a measured root mean square of 0.02 and a maximum of 0.085 over 928 tokens of all lengths
-# but one. That one has a runner-up of 1 in 250, 5.5 below the best, which is off by 0.37; numpy with its activations,
-# keys and values rounded to bfloat16 moves the same logit, by 0.15. So what is far below may be off by a share more.
-GAP_ERROR_MAX = 0.15
-GAP_ERROR_SHARE = 0.1
+# How far the distance between the two best logits may lie from the reference's: so many times what rounding was measured
+# to do to this very token (tests/reference/rounding_noise.py; its root mean square is in the golden file), and a little
+# for what is not in that measure.
+NOISE_SHARE = 5
+GAP_ERROR_MIN = 0.02
 DIVERGED_SHARE_MAX = 0.25  # of a length's prompts, but one is always allowed
 
 SAMPLINGS = {
@@ -52,10 +51,15 @@ class Divergence:
     case: str
     step: int
     gap: float
+    bound: float
 
     def __str__(self):
         return (f"{self.case}: at token {self.step} the reference's two best logits are {self.gap:.5f} apart, "
-                f"the error bound is {GAP_ERROR_MAX}")
+                f"the error bound is {self.bound:.3f}")
+
+
+def gap_error_max(golden, step):
+    return GAP_ERROR_MIN + NOISE_SHARE * golden["noise"][step]
 
 
 def follow(name, golden, start, answer):
@@ -70,7 +74,8 @@ def follow(name, golden, start, answer):
         tops = dict(tops)
         if runner_up in tops and wanted[i] in tops:
             error = abs(tops[wanted[i]] - tops[runner_up] - gap)
-            assert error <= GAP_ERROR_MAX + GAP_ERROR_SHARE * gap, f"{name}, token {start + i}: the gap of {gap:.4f} is off by {error:.4f}"
+            bound = gap_error_max(golden, start + i)
+            assert error <= bound, f"{name}, token {start + i}: the gap of {gap:.4f} is off by {error:.4f}, more than {bound:.4f}"
         else:
             # Two others change places: their distance is not known, but it is small.
             assert wanted[i] in tops, f"{name}, token {start + i}"
@@ -80,8 +85,8 @@ def follow(name, golden, start, answer):
         return None
     assert same < len(answer.tokens), f"{name}: ended after {start + same} tokens"
     step = start + same
-    found = Divergence(name, step, golden["gaps"][step])
-    assert found.gap <= GAP_ERROR_MAX, f"{name}, token {step}: {answer.tokens[same]} instead of {wanted[same]}, {found}"
+    found = Divergence(name, step, golden["gaps"][step], gap_error_max(golden, step))
+    assert found.gap <= found.bound, f"{name}, token {step}: {answer.tokens[same]} instead of {wanted[same]}, {found}"
     assert answer.tokens[same] == golden["runners_up"][step], f"{name}, token {step}: not even the second best"
     return found
 
@@ -248,7 +253,8 @@ def test_the_golden_file_is_what_the_reference_says(model_path, prompt_tokens, t
 
 
 def _golden(tokens, gaps):
-    return {"tokens": tokens, "gaps": gaps, "runners_up": [90 + i for i in range(len(tokens))], "finish": "length"}
+    runners_up, noise = [90 + i for i in range(len(tokens))], [0.01] * len(tokens)
+    return {"tokens": tokens, "gaps": gaps, "runners_up": runners_up, "noise": noise, "finish": "length"}
 
 
 def _said(tokens):

@@ -4,9 +4,9 @@
 
 Nothing of Longhaul runs: weights, vocabulary and chat template are read from the GGUF file with PyPI's `gguf`, the
 prompt becomes token ids by `tokenizers` and `jinja2`, and numpy computes in float32 with float32 keys and values.
-Takes about 15 minutes on one core. Each case has the digest and number of its prompt's ids; the reference's greedy
-tokens (an end token is the last, where there is one), and for each token the runner-up and by how much its logit is
-lower. Cases that --only leaves out stay as they are in the file.
+Takes about half an hour on one core. Each case has the digest and number of its prompt's ids; the reference's greedy
+tokens (an end token is the last, where there is one), and for each token the runner-up, by how much its logit is
+lower, and how far rounding may move that (rounding_noise.py). Cases that --only leaves out stay as they are in the file.
 """
 
 import argparse
@@ -21,11 +21,13 @@ import gguf  # noqa: E402
 
 from numpy_reference import NumpyModel  # noqa: E402
 from prompt_digest import digest_of  # noqa: E402
+from rounding_noise import RoundedModel, gap_noise  # noqa: E402
 from tests.router.text import chat_template_reference, tokenizer_vocabularies  # noqa: E402
 from truth_cases import CASES  # noqa: E402
 
 GOLDEN = ROOT / "tests/e2e/golden/truth.json"
 GAP_DIGITS = 5
+NOISE_DIGITS = 4
 
 
 class PromptReader:
@@ -54,24 +56,28 @@ def main():
     options = parser.parse_args()
 
     reader = PromptReader(options.model)
-    reference = NumpyModel(options.model)
+    reference, rounded = NumpyModel(options.model), RoundedModel(options.model)
     golden = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
     golden = {case.name: golden[case.name] for case in CASES if case.name in golden}
     for case in CASES:
         if not case.name.startswith(options.only):
             continue
         prompt = reader.tokens(case)
-        result = reference.generate(prompt, case.max_tokens)
+        cache = reference.new_cache(len(prompt) + case.max_tokens)
+        result = reference.generate(prompt, case.max_tokens, cache=cache)
+        noise = gap_noise(reference, rounded, cache, prompt, result, seed=len(prompt))
         golden[case.name] = {
             "prompt": digest_of(prompt),
             "prompt_tokens": len(prompt),
             "tokens": result["tokens"],
             "runners_up": result["runners_up"],
             "gaps": [round(gap, GAP_DIGITS) for gap in result["gaps"]],
+            "noise": [round(float(error), NOISE_DIGITS) for error in noise],
             "finish": result["finish"],
         }
         print(f"{case.name}: {len(prompt)} tokens, {result['prefill_s']:.1f} s + {result['decode_s']:.1f} s, "
-              f"smallest gap {min(result['gaps']):.3f}: {reader.tokenizer.decode(result['tokens'])!r}", flush=True)
+              f"smallest gap {min(result['gaps']):.3f}, "
+              f"largest noise {max(noise):.3f}: {reader.tokenizer.decode(result['tokens'])!r}", flush=True)
         GOLDEN.write_text("{\n" + ",\n".join(line_of(*item) for item in golden.items()) + "\n}\n")
 
 

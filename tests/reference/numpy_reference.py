@@ -87,6 +87,13 @@ class NumpyModel:
     def new_cache(self, tokens_max):
         return KvCache(self.config, tokens_max, self.dtype)
 
+    def operand(self, x):
+        """What a matrix product takes for `x`."""
+        return x
+
+    def product(self, x, weight):
+        return self.operand(x) @ weight.T
+
     def norm(self, x, weight):
         scale = 1.0 / np.sqrt(np.mean(np.square(x), axis=-1, keepdims=True) + self.config.rms_epsilon)
         return (x * scale.astype(self.dtype)) * weight
@@ -110,7 +117,7 @@ class NumpyModel:
         return out
 
     def project(self, x, layer, name, heads):
-        y = x @ layer[name].T
+        y = self.product(x, layer[name])
         bias = layer.get(name + "_bias")
         if bias is not None:
             y = y + bias
@@ -122,7 +129,8 @@ class NumpyModel:
         tokens = q.shape[0]
         group = config.heads // config.kv_heads
         out = np.empty((tokens, config.heads, config.head_dim), dtype=self.dtype)
-        q = q * self.dtype(1.0 / math.sqrt(config.head_dim))
+        q = self.operand(q)
+        scale = self.dtype(1.0 / math.sqrt(config.head_dim))
         # Few rows at a time, so that their scores stay in the processor's cache.
         for begin in range(0, tokens, ATTENTION_ROWS):
             end = min(begin + ATTENTION_ROWS, tokens)
@@ -133,12 +141,13 @@ class NumpyModel:
                 heads = slice(kv_head * group, (kv_head + 1) * group)
                 q_rows = q[begin:end, heads].transpose(1, 0, 2).reshape(group * rows, config.head_dim)
                 scores = q_rows @ keys[kv_head, :total].T
+                scores *= scale
                 # Row i sees all positions before the rows and of the rows themselves the first i + 1.
                 own = scores.reshape(group, rows, total)[:, :, total - rows :]
                 own[np.broadcast_to(hidden, own.shape)] = -np.inf
                 scores -= scores.max(axis=-1, keepdims=True)
                 np.exp(scores, out=scores)
-                mixed = (scores @ values[kv_head, :total]) / scores.sum(axis=-1, keepdims=True)
+                mixed = self.operand(scores) @ values[kv_head, :total] / scores.sum(axis=-1, keepdims=True)
                 mixed = mixed.reshape(group, rows, config.head_dim)
                 out[begin:end, heads] = mixed.transpose(1, 0, 2)
         return out.reshape(tokens, config.heads * config.head_dim)
@@ -161,13 +170,13 @@ class NumpyModel:
         cache.keys[index, :, position:end] = k.transpose(1, 0, 2)
         cache.values[index, :, position:end] = v.transpose(1, 0, 2)
         attended = self.attend(q, cache.keys[index], cache.values[index], position)
-        x = x + attended @ layer["attention_out"].T
+        x = x + self.product(attended, layer["attention_out"])
         y = self.norm(x, layer["ffn_norm"])
-        gate = y @ layer["gate"].T
-        up = y @ layer["up"].T
+        gate = self.product(y, layer["gate"])
+        up = self.product(y, layer["up"])
         # silu(gate) * up; the clip only keeps exp quiet where the result is zero anyway.
         activated = gate / (1.0 + np.exp(-np.clip(gate, -80, 80))) * up
-        return x + activated @ layer["down"].T
+        return x + self.product(activated, layer["down"])
 
     def forward(self, tokens, cache, all_logits=False):
         """Appends `tokens` to the cache. Logits of the last token [vocab], or of all of them."""
@@ -186,8 +195,8 @@ class NumpyModel:
             return np.concatenate(logits)
         return (self.norm(last, self.final_norm) @ self.head.T)[0]
 
-    def generate(self, prompt, max_tokens, ignore_eos=False, keep_logits=False):
-        cache = self.new_cache(len(prompt) + max_tokens)
+    def generate(self, prompt, max_tokens, ignore_eos=False, keep_logits=False, cache=None):
+        cache = cache or self.new_cache(len(prompt) + max_tokens)
         start = time.perf_counter()
         logits = self.forward(prompt, cache)
         prefill_s = time.perf_counter() - start

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import numpy_reference
+import rounding_noise
 import tiny_model
 
 PROMPT = [5, 6, 7, 100, 101, 102, 103, 200, 50, 60, 70, 3]
@@ -61,6 +62,23 @@ def test_bf16_rounding():
     rounded = numpy_reference.round_to_bf16(values)
     np.testing.assert_allclose(rounded, expected, rtol=0.01)
     assert rounded[1] == 1.0 and rounded[2] == np.float32(1.015625)
+
+
+def test_rounding_noise_is_that_of_bf16(tmp_path):
+    """Some hundredths of a logit, the same for the same seed, and none where nothing is rounded."""
+    tiny_model.write_gguf(tmp_path / "a.gguf", tiny_model.Spec())
+    exact = numpy_reference.NumpyModel(tmp_path / "a.gguf")
+    rounded = rounding_noise.RoundedModel(tmp_path / "a.gguf")
+    prompt = np.random.default_rng(2).integers(0, 384, 100).tolist()
+    cache = exact.new_cache(120)
+    result = exact.generate(prompt, 8, ignore_eos=True, cache=cache)
+
+    def noise(model, seed):
+        return rounding_noise.gap_noise(exact, model, cache, prompt, result, seed)
+
+    assert noise(rounded, 1).shape == (8,) and 0 < noise(rounded, 1).min() and noise(rounded, 1).max() < 0.1
+    np.testing.assert_array_equal(noise(rounded, 1), noise(rounded, 1))
+    assert noise(exact, 1).max() < noise(rounded, 1).max()
 
 
 def test_command_line(tmp_path):
