@@ -26,8 +26,8 @@
 #include "decode_worker/decode_worker.h"
 #include "decode_worker/grpc_prefill_client.h"
 #include "kernels/choose_backend.h"
-#include "kv_transfer/self_test.h"
 #include "kv_transfer/ucx/ucx_metrics_feed.h"
+#include "kv_transfer/ucx/ucx_self_test.h"
 #include "kv_transfer/ucx/ucx_transport.h"
 
 ABSL_FLAG(std::string, name, "decode-0", "name of this worker in logs, headers and metrics");
@@ -59,6 +59,8 @@ ABSL_FLAG(int64_t, heartbeat_ms, 2000,
           "end an attempt");
 ABSL_FLAG(std::string, ucx_transports, longhaul::UcxOptions().transports,
           "what UCX may use, as in UCX_TLS");
+ABSL_FLAG(int, self_test_fd, -1,
+          "internal: be the second process of a self-test, told by this file");
 ABSL_FLAG(double, drain_s, 10, "how long a stopping worker finishes what it has accepted");
 ABSL_FLAG(std::string, ready_file, "", "written once the worker listens");
 
@@ -77,11 +79,24 @@ absl::Status Main() {
   choice.backend = absl::GetFlag(FLAGS_backend);
   choice.cuda.device = absl::GetFlag(FLAGS_device);
   choice.cuda.memory_share = absl::GetFlag(FLAGS_gpu_memory_share);
-  choice.host_memory_only = true;  // UCX is not told of device memory yet
+  choice.carries_device_memory = UcxTransport::CarriesDeviceMemory();
   CpuBackendOptions& backend_options = choice.cpu;
   backend_options.threads = absl::GetFlag(FLAGS_threads);
   LH_ASSIGN_OR_RETURN(backend_options.cores, ParseCores(absl::GetFlag(FLAGS_cores)));
   LH_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, ChooseBackend(choice));
+  UcxOptions ucx_options;
+  ucx_options.transports = absl::GetFlag(FLAGS_ucx_transports);
+  ucx_options.memory = &backend->kv_memory();
+  if (const int fd = absl::GetFlag(FLAGS_self_test_fd); fd >= 0) {
+    return SendForUcxSelfTest(fd, ucx_options);
+  }
+  LH_ASSIGN_OR_RETURN(const std::unique_ptr<UcxTransport> transport,
+                      UcxTransport::Make(ucx_options));
+  ThreadLoop transfer_loop({.name = "transfer", .spin_us = 50}, transport.get());
+  // A slow or broken wire has been logged; the worker is still of use.
+  const absl::StatusOr<LinkSpeed> speed = RunUcxSelfTest(
+      &transfer_loop, transport.get(), &backend->kv_memory(),
+      {"--backend=cuda", absl::StrCat("--device=", choice.cuda.device), "--gpu_memory_share=0.05"});
   LH_ASSIGN_OR_RETURN(
       const std::unique_ptr<WorkerModel> model,
       WorkerModel::Load(*backend, {.path = absl::GetFlag(FLAGS_model),
@@ -90,16 +105,8 @@ absl::Status Main() {
   MetricRegistry registry;
   WorkerMetrics metrics(registry, "decode", name);
   PublishBuildInfo(registry, "decode", name, kVersion, model->file().config.name);
-  UcxOptions ucx_options;
-  ucx_options.transports = absl::GetFlag(FLAGS_ucx_transports);
-  LH_ASSIGN_OR_RETURN(const std::unique_ptr<UcxTransport> transport,
-                      UcxTransport::Make(ucx_options));
-  ThreadLoop transfer_loop({.name = "transfer", .spin_us = 50}, transport.get());
   PublishUcxDrops(&transfer_loop, transport.get(), metrics);
-  // A slow or broken wire has been logged; the worker is still of use.
-  if (const absl::StatusOr<LinkSpeed> speed =
-          RunSelfTestAndWait(&transfer_loop, transport.get(), {});
-      speed.ok()) {
+  if (speed.ok()) {
     metrics.link_bandwidth_bytes_per_second.With({"self", transport->name()})
         .Set(speed->bytes_per_s);
   }
@@ -132,7 +139,8 @@ absl::Status Main() {
   std::unique_ptr<DecodeMetricsFeed> feed;
   const int device_core = backend_options.cores.empty() ? -1 : backend_options.cores[0];
   RunAndWait(loop, [&] {
-    engine = std::make_unique<TransferEngine>(&loop, &transfer_loop, transport.get());
+    engine = std::make_unique<TransferEngine>(&loop, &transfer_loop, transport.get(),
+                                              &backend->kv_memory());
     executor = std::make_unique<ModelExecutor>(
         loop, *backend, model->decoder(), model->pool(),
         ThreadLoopOptions{.name = "device", .core = device_core, .spin_us = spin_us});

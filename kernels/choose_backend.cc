@@ -5,26 +5,18 @@
 #include "common/base/status.h"
 
 namespace longhaul {
-namespace {
-
-constexpr char kHostMemoryOnly[] = "this process's KV transport moves host memory only";
-
-}  // namespace
 
 absl::StatusOr<std::unique_ptr<Backend>> ChooseBackend(const BackendChoice& choice) {
   bool cuda = choice.backend == "cuda";
   std::string why = "--backend";
   if (choice.backend == "auto") {
-    const absl::Status answers = CudaDeviceAnswers(choice.cuda.device);
-    cuda = answers.ok() && !choice.host_memory_only;
-    why = cuda           ? "a device answers"
-          : answers.ok() ? kHostMemoryOnly
-                         : std::string(answers.message());
-  } else if (cuda && choice.host_memory_only) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "--backend=cuda: ", kHostMemoryOnly,
-        "; use --backend=cpu here, or longhaul_standalone, whose workers share the GPU"));
-  } else if (!cuda && choice.backend != "cpu") {
+    absl::Status usable = CudaDeviceAnswers(choice.cuda.device);
+    usable.Update(choice.carries_device_memory);
+    cuda = usable.ok();
+    why = cuda ? "a device answers" : std::string(usable.message());
+  } else if (cuda) {
+    LH_RETURN_IF_ERROR(choice.carries_device_memory);
+  } else if (choice.backend != "cpu") {
     return absl::InvalidArgumentError(
         absl::StrCat("--backend is ", choice.backend, "; it must be auto, cpu or cuda"));
   }

@@ -16,9 +16,9 @@ struct BackendChoice {
   std::string backend = "auto";  // auto, cpu or cuda; auto takes CUDA where a device answers
   CpuBackendOptions cpu;
   CudaBackendOptions cuda;
-  // The process's KV transport moves host memory only: auto takes the CPU then, and cuda is an
-  // error.
-  bool host_memory_only = false;
+  // Why the process's KV transport cannot carry device memory, OK when it can: else auto takes the
+  // CPU, and cuda is this error.
+  absl::Status carries_device_memory = {};
 };
 
 // Logs what was chosen and why. Errors: InvalidArgument for a choice that there is not, those of

@@ -111,21 +111,30 @@ absl::StatusOr<ucp_context*> MakeContext(const UcxOptions& options) {
                     absl::StrCat("UCX cannot start with the transports '", options.transports,
                                  "' on the network devices '", options.network_devices, "'"));
   }
+  return context;
+}
+
+}  // namespace
+
+absl::Status UcxTransport::CarriesDeviceMemory() {
+  UcxOptions options;
+  options.transports += kCudaTransports;
+  LH_ASSIGN_OR_RETURN(ucp_context * context, MakeContext(options));
+  absl::Status known = CheckKnowsCuda(context);
+  ucp_cleanup(context);
+  return known;
+}
+
+absl::StatusOr<std::unique_ptr<UcxTransport>> UcxTransport::Make(UcxOptions options) {
+  options = Completed(std::move(options));
+  options.memory->BindThread();
+  LH_ASSIGN_OR_RETURN(ucp_context * context, MakeContext(options));
   if (options.memory->kind() == MemoryKind::kCuda) {
     if (absl::Status known = CheckKnowsCuda(context); !known.ok()) {
       ucp_cleanup(context);
       return known;
     }
   }
-  return context;
-}
-
-}  // namespace
-
-absl::StatusOr<std::unique_ptr<UcxTransport>> UcxTransport::Make(UcxOptions options) {
-  options = Completed(std::move(options));
-  options.memory->BindThread();
-  LH_ASSIGN_OR_RETURN(ucp_context * context, MakeContext(options));
   const int epoll_fd = epoll_create1(EPOLL_CLOEXEC);
   const int timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
   LH_CHECK(epoll_fd >= 0 && timer_fd >= 0, "out of file descriptors: raise the limit");

@@ -65,6 +65,8 @@ class UcxTransport final : public Transport, public Poller {
 
   // Errors: Unavailable or InvalidArgument with UCX's reason and the options to look at.
   static absl::StatusOr<std::unique_ptr<UcxTransport>> Make(UcxOptions options);
+  // OK when the UCX that is linked carries a GPU's memory, else Unavailable with the way out.
+  static absl::Status CarriesDeviceMemory();
   ~UcxTransport() override;
 
   std::string name() const override { return "ucx"; }
