@@ -23,9 +23,10 @@ class Machine:
         sets = f" ({', '.join(self.instruction_sets)})" if self.instruction_sets else ""
         gpu = f"{self.gpus} GPU" + ("s" if self.gpus != 1 else "") if self.gpus else "no GPU"
         toolkit = ", CUDA toolkit" if self.nvcc else ""
+        backend = "CUDA backend for --standalone" if self.gpus and self.nvcc else "CPU backend"
         return (
             f"{self.system}, {self.cores} core{'s' if self.cores != 1 else ''}{sets}, "
-            f"{self.memory_bytes / 2**30:.0f} GiB, {gpu}{toolkit} -> CPU backend"
+            f"{self.memory_bytes / 2**30:.0f} GiB, {gpu}{toolkit} -> {backend}"
         )
 
 
