@@ -188,4 +188,11 @@ void Run() {
 }  // namespace
 }  // namespace longhaul
 
-int main() { longhaul::Run(); }
+int main() {
+  if (longhaul::CudaDevices() == 0) {
+    std::fprintf(stderr, "error: no CUDA device\n");
+    return 1;
+  }
+  longhaul::Run();
+  return 0;
+}

@@ -1,7 +1,7 @@
 // Times the decode product on the Llama-3-8B shapes, beside the rate of plain reading and beside
 // cuBLAS in the same run. Each figure is the median of replays of a graph whose calls go over
 // copies of the weight larger than the L2 cache; TB/s are the weight's bytes over the time.
-//   decode_matmul_bench [shapes|model]...
+//   decode_matmul_bench [model|shapes|quick]...    without arguments: model and shapes
 #include <cublas_v2.h>
 #include <cuda_bf16.h>
 
@@ -14,6 +14,7 @@
 
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/decode_matmul.h"
+#include "tests/kernels/cuda/device_array.h"
 #include "tests/kernels/cuda/hashed_bf16.cuh"
 
 namespace longhaul {
@@ -231,10 +232,15 @@ class Bench {
 }  // namespace longhaul
 
 int main(int argc, char** argv) {
+  if (longhaul::CudaDevices() == 0) {
+    std::fprintf(stderr, "error: no CUDA device\n");
+    return 1;
+  }
   longhaul::Bench bench;
   const double ceiling = bench.ReadCeiling();
   std::printf("plain reading: %.3f TB/s\n", ceiling);
   std::vector<std::string> what(argv + 1, argv + argc);
+  if (what.empty()) what = {"model", "shapes"};
   for (const std::string& part : what) {
     if (part == "model") bench.Model(ceiling, {1, 16, 32, 64, 128, 256});
     if (part == "shapes") bench.Shapes(ceiling, {1, 2, 4, 8, 16, 32, 64, 128, 256}, true);
