@@ -95,7 +95,7 @@ class Stream final : public grpc::ClientBidiReactor<PrefillCommand, PrefillEvent
       sink->closed = true;
       sink->done(status);
     });
-    const auto last_share = std::move(self_);
+    DropAside(std::move(self_));
   }
 
  private:

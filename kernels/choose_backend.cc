@@ -11,11 +11,11 @@ absl::StatusOr<std::unique_ptr<Backend>> ChooseBackend(const BackendChoice& choi
   std::string why = "--backend";
   if (choice.backend == "auto") {
     absl::Status usable = CudaDeviceAnswers(choice.cuda.device);
-    usable.Update(choice.carries_device_memory);
+    if (usable.ok()) usable = choice.carries_device_memory();
     cuda = usable.ok();
     why = cuda ? "a device answers" : std::string(usable.message());
   } else if (cuda) {
-    LH_RETURN_IF_ERROR(choice.carries_device_memory);
+    LH_RETURN_IF_ERROR(choice.carries_device_memory());
   } else if (choice.backend != "cpu") {
     return absl::InvalidArgumentError(
         absl::StrCat("--backend is ", choice.backend, "; it must be auto, cpu or cuda"));

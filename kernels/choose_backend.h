@@ -16,9 +16,9 @@ struct BackendChoice {
   std::string backend = "auto";  // auto, cpu or cuda; auto takes CUDA where a device answers
   CpuBackendOptions cpu;
   CudaBackendOptions cuda;
-  // Why the process's KV transport cannot carry device memory, OK when it can: else auto takes the
-  // CPU, and cuda is this error.
-  absl::Status carries_device_memory = {};
+  // Asks why the process's KV transport cannot carry device memory, OK when it can: else auto takes
+  // the CPU, and cuda is this error. Called only where CUDA would be taken.
+  absl::Status (*carries_device_memory)() = [] { return absl::OkStatus(); };
 };
 
 // Logs what was chosen and why. Errors: InvalidArgument for a choice that there is not, those of

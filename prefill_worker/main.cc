@@ -67,7 +67,7 @@ absl::Status Main() {
   choice.backend = absl::GetFlag(FLAGS_backend);
   choice.cuda.device = absl::GetFlag(FLAGS_device);
   choice.cuda.memory_share = absl::GetFlag(FLAGS_gpu_memory_share);
-  choice.carries_device_memory = UcxTransport::CarriesDeviceMemory();
+  choice.carries_device_memory = UcxTransport::CarriesDeviceMemory;
   CpuBackendOptions& backend_options = choice.cpu;
   backend_options.threads = absl::GetFlag(FLAGS_threads);
   backend_options.pack_prefill_at_load = true;

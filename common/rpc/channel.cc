@@ -1,5 +1,9 @@
 #include "common/rpc/channel.h"
 
+#include <utility>
+
+#include "common/runtime/thread_loop.h"
+
 namespace longhaul {
 
 std::shared_ptr<grpc::Channel> OpenChannel(const std::string& address) {
@@ -18,6 +22,12 @@ std::shared_ptr<grpc::Channel> OpenChannel(const std::string& address) {
   // Repeating a call is the caller's decision.
   arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
   return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+}
+
+void DropAside(std::shared_ptr<void> share) {
+  // Never destroyed: calls end until the process does.
+  static auto* const aside = new ThreadLoop({.name = "rpc-ends"});
+  aside->Post([share = std::move(share)]() mutable { share.reset(); });
 }
 
 absl::Status FromGrpc(const grpc::Status& status) {

@@ -20,6 +20,11 @@ inline constexpr int kRpcMessageBytesMax = 64 << 20;  // a million prompt tokens
 // that a peer that was stopped or cut off ends the open calls with Unavailable.
 std::shared_ptr<grpc::Channel> OpenChannel(const std::string& address);
 
+// Drops a share of a call on a thread that is not gRPC's; any thread. A call's context holds its
+// channel, and with the process's last channel gRPC 1.51 waits for the threads of its callbacks: on
+// one of them it would wait for itself, give up, and abort.
+void DropAside(std::shared_ptr<void> share);
+
 absl::Status FromGrpc(const grpc::Status& status);
 grpc::Status ToGrpc(const absl::Status& status);
 

@@ -24,19 +24,6 @@ __device__ __forceinline__ uint32_t SharedAddress(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-// One thread of the warp, always the same one. All threads of the warp must arrive.
-__device__ __forceinline__ bool ElectOne() {
-  uint32_t chosen = 0;
-  asm volatile(
-      "{\n"
-      ".reg .pred p;\n"
-      "elect.sync _|p, 0xffffffff;\n"
-      "selp.u32 %0, 1, 0, p;\n"
-      "}\n"
-      : "=r"(chosen));
-  return chosen != 0;
-}
-
 // --- mbarrier
 // -------------------------------------------------------------------------------------
 
@@ -47,12 +34,6 @@ __device__ __forceinline__ void BarrierInit(uint64_t* barrier, uint32_t arrivals
 
 // --- clusters
 // -------------------------------------------------------------------------------------
-
-__device__ __forceinline__ uint32_t ClusterRank() {
-  uint32_t rank;
-  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-  return rank;
-}
 
 // All threads of all blocks of the cluster. Also orders their accesses to each other's shared
 // memory.
@@ -226,9 +207,6 @@ __device__ __forceinline__ void WgmmaWait() {
 // Keeps the compiler from moving other uses of an accumulator across the asynchronous product.
 __device__ __forceinline__ void KeepInPlace(float& value) {
   asm volatile("" : "+f"(value)::"memory");
-}
-__device__ __forceinline__ void KeepInPlace(uint32_t& value) {
-  asm volatile("" : "+r"(value)::"memory");
 }
 
 // Matrix descriptor of a swizzled tile whose rows (128 bytes) run along K ("K-major"): operand A

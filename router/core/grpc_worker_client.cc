@@ -62,7 +62,7 @@ class Stream final : public grpc::ClientReadReactor<Event> {
       sink->closed = true;
       sink->done(status);
     });
-    const auto last_share = std::move(self_);
+    DropAside(std::move(self_));
   }
 
  private:
