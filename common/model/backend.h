@@ -32,9 +32,10 @@ struct Tensor {
   int64_t width = 0;
 };
 
-// What a weight is used for: kVector for norms, kMatrix for MatMul in both phases, kTable for a
-// vocabulary's embedding and head (rows looked up, MatMul in kDecode only).
-enum class WeightUse : uint8_t { kVector, kMatrix, kTable };
+// What a weight is used for: kVector for norms, kMatrix for MatMul in both phases, kGated for
+// GatedMatMul, kTable for a vocabulary's embedding and head (rows looked up, MatMul in kDecode
+// only).
+enum class WeightUse : uint8_t { kVector, kMatrix, kGated, kTable };
 
 // A weight in whatever form the backend wants it; made once by Backend::Prepare.
 class PreparedWeight {
@@ -100,10 +101,10 @@ class Backend : public Device {
   virtual absl::Status CheckShapes(const ModelConfig& config, const KvLayout& layout) const = 0;
 
   // Takes a matrix [rows, cols], a norm's vector [cols] or the embedding over from its file. Load
-  // time only. Several views that share their input ([q,k,v] or [gate,up]) are prepared as one
-  // matrix, whose output rows follow each other. `biases` is empty or has a vector for each part,
-  // absent ones allowed. The views' bytes must outlive the result. Errors: InvalidArgument for
-  // shapes that do not fit together, ResourceExhausted.
+  // time only. Several views that share their input ([q,k,v]) are prepared as one matrix, whose
+  // output rows follow each other; kGated takes gate and up, of one shape. `biases` is empty or has
+  // a vector for each part, absent ones allowed. The views' bytes must outlive the result. Errors:
+  // InvalidArgument for shapes that do not fit together, ResourceExhausted.
   virtual absl::StatusOr<std::unique_ptr<PreparedWeight>> Prepare(
       WeightUse use, absl::Span<const WeightView> parts, absl::Span<const WeightView> biases) = 0;
 
@@ -126,6 +127,12 @@ class Backend : public Device {
   virtual void MatMul(Tensor out, Tensor x, const PreparedWeight& weight, bool accumulate,
                       Phase phase) = 0;
 
+  // out [rows, n] = silu(x Wgate^T) * (x Wup^T) for x [rows, k]. `gate_up` [rows, 2n] is room for
+  // the two products, for whoever needs it. All rows are of one phase. Shazeer, "GLU variants
+  // improve transformer", 2020.
+  virtual void GatedMatMul(Tensor out, Tensor gate_up, Tensor x, const PreparedWeight& weight,
+                           Phase phase) = 0;
+
   // Normalises `heads` neighbouring heads of qkv [rows, width] in place, from column `column` on:
   // each head by its own rms, times weight [head_dim] (Qwen3's q and k norms).
   virtual void HeadNorm(Tensor qkv, int64_t column, int heads, const PreparedWeight& weight,
@@ -142,10 +149,6 @@ class Backend : public Device {
   // rows' own k and v are already stored.
   virtual void Attention(Tensor out, Tensor qkv, const Batch& batch, const ModelConfig& config,
                          const KvPool& pool, int layer, Phase phase) = 0;
-
-  // out [rows, n] = silu(gate) * up for gate_up [rows, 2n]. Shazeer, "GLU variants improve
-  // transformer", 2020.
-  virtual void GatedActivation(Tensor out, Tensor gate_up) = 0;
 
   // Samples each row of logits [rows, vocab]. Ends with the results on the host: waits for the
   // device. A row whose logits leave nothing to choose (NaN, or all banned) has an error in its

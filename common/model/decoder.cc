@@ -98,7 +98,7 @@ absl::Status Decoder::PrepareLayer(const LayerWeights& weights) {
                       backend_.Prepare(WeightUse::kMatrix, {weights.attention_out}, {}));
   LH_ASSIGN_OR_RETURN(layer.ffn_norm, backend_.Prepare(WeightUse::kVector, {weights.ffn_norm}, {}));
   LH_ASSIGN_OR_RETURN(layer.gate_up,
-                      backend_.Prepare(WeightUse::kMatrix, {weights.gate, weights.up}, {}));
+                      backend_.Prepare(WeightUse::kGated, {weights.gate, weights.up}, {}));
   LH_ASSIGN_OR_RETURN(layer.down, backend_.Prepare(WeightUse::kMatrix, {weights.down}, {}));
   return absl::OkStatus();
 }
@@ -145,16 +145,17 @@ absl::Status Decoder::Reserve(int64_t rows, int64_t logits_rows) {
   return absl::OkStatus();
 }
 
+void Decoder::ForPhases(const Batch& batch, int64_t first,
+                        absl::FunctionRef<void(int64_t, int64_t, Phase)> body) {
+  if (first < batch.prefill_rows) body(first, batch.prefill_rows, Phase::kPrefill);
+  if (batch.decode_rows() > 0) body(batch.prefill_rows, batch.rows(), Phase::kDecode);
+}
+
 void Decoder::MatMul(const Activation& out, const Activation& x, const PreparedWeight& weight,
                      bool accumulate, const Batch& batch, int64_t first) {
-  if (first < batch.prefill_rows) {
-    backend_.MatMul(out.Rows(first, batch.prefill_rows), x.Rows(first, batch.prefill_rows), weight,
-                    accumulate, Phase::kPrefill);
-  }
-  if (batch.decode_rows() > 0) {
-    backend_.MatMul(out.Rows(batch.prefill_rows, batch.rows()),
-                    x.Rows(batch.prefill_rows, batch.rows()), weight, accumulate, Phase::kDecode);
-  }
+  ForPhases(batch, first, [&](int64_t begin, int64_t end, Phase phase) {
+    backend_.MatMul(out.Rows(begin, end), x.Rows(begin, end), weight, accumulate, phase);
+  });
 }
 
 void Decoder::FeedForward(const Layer& layer, const Batch& batch, int64_t first) {
@@ -162,8 +163,10 @@ void Decoder::FeedForward(const Layer& layer, const Batch& batch, int64_t first)
   const int64_t rows = batch.rows();
   backend_.RmsNorm(a.normed.Rows(first, rows), a.residual.Rows(first, rows), *layer.ffn_norm,
                    config_.rms_epsilon);
-  MatMul(a.gate_up, a.normed, *layer.gate_up, false, batch, first);
-  backend_.GatedActivation(a.gated.Rows(first, rows), a.gate_up.Rows(first, rows));
+  ForPhases(batch, first, [&](int64_t begin, int64_t end, Phase phase) {
+    backend_.GatedMatMul(a.gated.Rows(begin, end), a.gate_up.Rows(begin, end),
+                         a.normed.Rows(begin, end), *layer.gate_up, phase);
+  });
   MatMul(a.residual, a.gated, *layer.down, true, batch, first);
 }
 

@@ -78,6 +78,9 @@ class Decoder {
   absl::Status Reserve(int64_t rows, int64_t logits_rows);
   // The widths of all activations but the logits, for bytes and for Reserve.
   Activations Shapes() const;
+  // body(first row, end row, phase) for the rows [first, rows) of each phase that has some.
+  static void ForPhases(const Batch& batch, int64_t first,
+                        absl::FunctionRef<void(int64_t, int64_t, Phase)> body);
   // out = x W^T over rows [first, rows), each phase by its own kernels.
   void MatMul(const Activation& out, const Activation& x, const PreparedWeight& weight,
               bool accumulate, const Batch& batch, int64_t first);

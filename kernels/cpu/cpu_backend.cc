@@ -83,11 +83,12 @@ class CpuBackend final : public Backend {
                 float epsilon) override;
   void MatMul(Tensor out, Tensor x, const PreparedWeight& weight, bool accumulate,
               Phase phase) override;
+  void GatedMatMul(Tensor out, Tensor gate_up, Tensor x, const PreparedWeight& weight,
+                   Phase phase) override;
   void RopeAndStoreKv(Tensor qkv, const Batch& batch, const ModelConfig& config, const KvPool& pool,
                       int layer) override;
   void Attention(Tensor out, Tensor qkv, const Batch& batch, const ModelConfig& config,
                  const KvPool& pool, int layer, Phase phase) override;
-  void GatedActivation(Tensor out, Tensor gate_up) override;
   std::vector<absl::StatusOr<SampledToken>> Sample(Tensor logits,
                                                    absl::Span<const SampleRow> rows) override;
   void Run(uint64_t shape_key, absl::FunctionRef<void()> body) override { body(); }
@@ -173,7 +174,7 @@ absl::StatusOr<std::unique_ptr<PreparedWeight>> CpuBackend::Prepare(
     weight->vector.resize(weight->cols);
     kernels_.dequantize(parts[0].dtype, parts[0].data, weight->cols, weight->vector.data());
   }
-  if (use == WeightUse::kMatrix && options_.pack_prefill_at_load) {
+  if ((use == WeightUse::kMatrix || use == WeightUse::kGated) && options_.pack_prefill_at_load) {
     weight->prefill = prefill_.Pack(weight->parts);
   }
   return weight;
@@ -247,7 +248,7 @@ void CpuBackend::MatMul(Tensor out, Tensor x, const PreparedWeight& weight, bool
   if (phase == Phase::kDecode) {
     DecodeMatMul(out, x, w, accumulate);
   } else {
-    LH_CHECK(w.use == WeightUse::kMatrix, "tables take decode rows only");
+    LH_CHECK(w.use != WeightUse::kTable, "tables take decode rows only");
     if (w.prefill == nullptr) w.prefill = prefill_.Pack(w.parts);
     prefill_.Run(out.data, x.data, x.rows, *w.prefill, accumulate);
   }
@@ -348,7 +349,9 @@ void CpuBackend::Attention(Tensor out, Tensor qkv, const Batch& batch, const Mod
   });
 }
 
-void CpuBackend::GatedActivation(Tensor out, Tensor gate_up) {
+void CpuBackend::GatedMatMul(Tensor out, Tensor gate_up, Tensor x, const PreparedWeight& weight,
+                             Phase phase) {
+  MatMul(gate_up, x, weight, false, phase);
   ForRows(out.rows, [&](int64_t first, int64_t end, int worker) {
     for (int64_t row = first; row < end; ++row) {
       const float* gate = gate_up.data + row * gate_up.width;

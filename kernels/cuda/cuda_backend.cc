@@ -112,11 +112,12 @@ class CudaBackend final : public Backend {
                 float epsilon) override;
   void MatMul(Tensor out, Tensor x, const PreparedWeight& weight, bool accumulate,
               Phase phase) override;
+  void GatedMatMul(Tensor out, Tensor gate_up, Tensor x, const PreparedWeight& weight,
+                   Phase phase) override;
   void RopeAndStoreKv(Tensor qkv, const Batch& batch, const ModelConfig& config, const KvPool& pool,
                       int layer) override;
   void Attention(Tensor out, Tensor qkv, const Batch& batch, const ModelConfig& config,
                  const KvPool& pool, int layer, Phase phase) override;
-  void GatedActivation(Tensor out, Tensor gate_up) override;
   std::vector<absl::StatusOr<SampledToken>> Sample(Tensor logits,
                                                    absl::Span<const SampleRow> rows) override {
     return sampler_.Sample(logits.data, logits.width, rows);
@@ -211,11 +212,15 @@ absl::StatusOr<std::unique_ptr<PreparedWeight>> CudaBackend::Prepare(
   }
   LH_ASSIGN_OR_RETURN(weight->values, device_->Allocate(weight->rows * weight->cols *
                                                         static_cast<int64_t>(sizeof(Bf16))));
-  auto* to = reinterpret_cast<Bf16*>(weight->values->data());
-  for (const WeightView& part : parts) {
-    LH_RETURN_IF_ERROR(loader_.Load(part, to));
-    to += part.rows * part.cols;
+  if (use == WeightUse::kGated &&
+      (parts.size() != 2 || parts[0].rows != parts[1].rows || parts[0].rows % kGatedRows != 0)) {
+    return absl::InvalidArgumentError(absl::StrCat("gate and up are one shape of a multiple of ",
+                                                   kGatedRows, " rows; these have ", weight->rows,
+                                                   " rows in ", parts.size(), " parts"));
   }
+  LH_RETURN_IF_ERROR(loader_.Load(parts, use == WeightUse::kGated ? kGatedRows : weight->rows,
+                                  reinterpret_cast<Bf16*>(weight->values->data())));
+  LH_CHECK(use != WeightUse::kGated || biases.empty(), "gate and up have no bias");
   if (!biases.empty()) LH_RETURN_IF_ERROR(PrepareBias(parts, biases, *weight));
   weight->decode = PlanDecodeMatmul(weight->values->data(), weight->rows, weight->cols,
                                     device_->multiprocessors());
@@ -229,8 +234,9 @@ absl::StatusOr<std::unique_ptr<PreparedWeight>> CudaBackend::Prepare(
     CudaCheck(cudaMemsetAsync(matmul_arrivals_->data(), 0, bytes, stream()), "cudaMemsetAsync");
     matmul_rows_ = weight->rows;
   }
-  if (use == WeightUse::kMatrix) {
+  if (use != WeightUse::kTable) {
     for (const bool accumulate : {false, true}) {
+      if (use == WeightUse::kGated && accumulate) continue;
       prefill_matmul_->Tune(ShapeOf(*weight, accumulate), weight->values->data(),
                             weight->bias_bf16());
     }
@@ -346,7 +352,7 @@ void CudaBackend::MatMul(Tensor out, Tensor x, const PreparedWeight& weight, boo
            absl::StrCat("[", x.rows, ", ", x.width, "] times the transpose of [", w.rows, ", ",
                         w.cols, "] into [", out.rows, ", ", out.width, "]"));
   if (phase == Phase::kPrefill) {
-    LH_CHECK(w.use == WeightUse::kMatrix, "tables take decode rows only");
+    LH_CHECK(w.use != WeightUse::kTable, "tables take decode rows only");
     prefill_matmul_->Run(ShapeOf(w, accumulate), w.values->data(), x.data, x.rows, w.bias_bf16(),
                          out.data);
     return;
@@ -410,7 +416,9 @@ void CudaBackend::Attention(Tensor out, Tensor qkv, const Batch& batch, const Mo
   LaunchDecodeAttention(params, stream());
 }
 
-void CudaBackend::GatedActivation(Tensor out, Tensor gate_up) {
+void CudaBackend::GatedMatMul(Tensor out, Tensor gate_up, Tensor x, const PreparedWeight& weight,
+                              Phase phase) {
+  MatMul(gate_up, x, weight, false, phase);
   LaunchGatedActivation(AsBf16(out), AsBf16(gate_up), out.rows, out.width, stream());
 }
 

@@ -202,6 +202,7 @@ __global__ void RopeAndStoreKv(RopeAndStoreKvCall call, int units) {
   Store(to + high_at, high);
 }
 
+static_assert(kGatedRows == kVector);
 __global__ void GatedActivation(Bf16* out, const Bf16* gate_up, int64_t rows, int64_t width) {
   ptx::LetLaterKernelsStart();
   ptx::WaitForEarlierKernels();
@@ -211,8 +212,9 @@ __global__ void GatedActivation(Bf16* out, const Bf16* gate_up, int64_t rows, in
   for (int64_t r = row; r < rows; r += gridDim.y) {
     float gate[kVector];
     float up[kVector];
-    Unpack(Load(gate_up + r * 2 * width + column), gate);
-    Unpack(Load(gate_up + r * 2 * width + width + column), up);
+    const Bf16* from = gate_up + (r * width + column) * 2;
+    Unpack(Load(from), gate);
+    Unpack(Load(from + kGatedRows), up);
 #pragma unroll
     for (int i = 0; i < kVector; ++i) gate[i] *= up[i] / (1.0f + __expf(-gate[i]));
     Store(out + r * width + column, Pack(gate));

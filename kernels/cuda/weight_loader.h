@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/types/span.h"
 #include "common/model/weights.h"
 #include "common/runtime/thread_pool.h"
 #include "kernels/cuda/cuda_device.h"
@@ -20,9 +21,10 @@ class WeightLoader {
  public:
   WeightLoader(CudaDevice& device, int threads) : device_(device), pool_(threads) {}
 
-  // Queues to [rows, cols] on the device = the view's values, rounded to bf16 if they are not.
-  // Error: ResourceExhausted when there is no pinned memory.
-  absl::Status Load(const WeightView& view, Bf16* to);
+  // Queues to [rows, cols] on the device = the parts' values, rounded to bf16 if they are not. The
+  // parts have cols in common; their rows come in turns, `turn_rows` of each, and all at once where
+  // a part has no more. Error: ResourceExhausted when there is no pinned memory.
+  absl::Status Load(absl::Span<const WeightView> parts, int64_t turn_rows, Bf16* to);
 
  private:
   struct Piece {

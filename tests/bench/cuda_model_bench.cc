@@ -199,7 +199,7 @@ class Operations {
     norm_ = backend.Prepare(WeightUse::kVector, {w.ffn_norm}, {}).value();
     qkv_ = backend.Prepare(WeightUse::kMatrix, {w.q, w.k, w.v}, {}).value();
     out_ = backend.Prepare(WeightUse::kMatrix, {w.attention_out}, {}).value();
-    gate_up_ = backend.Prepare(WeightUse::kMatrix, {w.gate, w.up}, {}).value();
+    gate_up_ = backend.Prepare(WeightUse::kGated, {w.gate, w.up}, {}).value();
     down_ = backend.Prepare(WeightUse::kMatrix, {w.down}, {}).value();
     head_ = backend.Prepare(WeightUse::kTable, {weights.head}, {}).value();
   }
@@ -297,8 +297,7 @@ class Operations {
     measure("attention out", c.hidden, q_width,
             [&] { backend_.MatMul(residual, attended, *out_, true, phase); });
     measure("gate and up", int64_t{2} * c.ffn_hidden, c.hidden,
-            [&] { backend_.MatMul(gate_up, normed, *gate_up_, false, phase); });
-    measure("activation", 0, 0, [&] { backend_.GatedActivation(gated, gate_up); });
+            [&] { backend_.GatedMatMul(gated, gate_up, normed, *gate_up_, phase); });
     measure("down", c.hidden, c.ffn_hidden,
             [&] { backend_.MatMul(residual, gated, *down_, true, phase); });
     std::printf("  %-16s %9.1f, %d layers %.2f ms\n", "sum", sum, c.layers, sum * c.layers / 1e3);

@@ -189,8 +189,9 @@ TEST_F(ElementwiseTest, GatedActivationAgainstFloat64) {
     const std::vector<Bf16> got = out.Down();
     for (int64_t row = 0; row < rows; ++row) {
       for (int64_t i = 0; i < width; ++i) {
-        const double gate = F32FromBF16(x[row * 2 * width + i]);
-        const double up = F32FromBF16(x[row * 2 * width + width + i]);
+        const int64_t at = row * 2 * width + i / kGatedRows * 2 * kGatedRows + i % kGatedRows;
+        const double gate = F32FromBF16(x[at]);
+        const double up = F32FromBF16(x[at + kGatedRows]);
         ExpectRounded(got[row * width + i], gate * up / (1.0 + std::exp(-gate)),
                       "width " + std::to_string(width));
       }
