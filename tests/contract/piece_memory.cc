@@ -9,11 +9,11 @@
 
 namespace longhaul {
 
-absl::StatusOr<std::unique_ptr<PieceMemory>> PieceMemory::Open(MemoryKind kind) {
+absl::StatusOr<std::unique_ptr<PieceMemory>> PieceMemory::Open(MemoryKind kind, int device) {
   if (kind == MemoryKind::kHost) {
     return std::unique_ptr<PieceMemory>(new PieceMemory(nullptr, &HostKvMemory()));
   }
-  LH_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, MakeCudaBackend({}));
+  LH_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, MakeCudaBackend({.device = device}));
   KvMemory* const memory = &backend->kv_memory();
   return std::unique_ptr<PieceMemory>(new PieceMemory(std::move(backend), memory));
 }

@@ -11,8 +11,8 @@ namespace longhaul {
 
 class PieceMemory {
  public:
-  // Unavailable, with the reason, where no such memory is.
-  static absl::StatusOr<std::unique_ptr<PieceMemory>> Open(MemoryKind kind);
+  // An error, with the reason, where no such memory is. `device`: which GPU's.
+  static absl::StatusOr<std::unique_ptr<PieceMemory>> Open(MemoryKind kind, int device = 0);
 
   KvMemory& memory() const { return *memory_; }
 
