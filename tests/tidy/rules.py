@@ -37,8 +37,8 @@ THIRD_PARTY = ("absl/", "benchmark/", "boost/", "gmock/", "google/protobuf/", "g
 ROUTER_SIBLINGS = ("router/text", "router/api", "router/metrics", "router/policy")
 ROUTER_CORE = "router/core"
 
-# Only mains (and the roof) name a maker of a door, so that a worker's library links neither CUDA nor UCX.
-MAKERS = ("kernels/", "kv_transfer/ucx")
+# Only mains (and the roof) name a maker of a door, so that a worker's library links neither CUDA, UCX nor NCCL.
+MAKERS = ("kernels/", "kv_transfer/ucx", "kv_transfer/nccl")
 
 # common/ is for what at least two of these share.
 TENANTS = ("prefill_worker", "decode_worker", "router", "kv_transfer", "kernels", "deploy", "tools")
