@@ -52,7 +52,8 @@ ABSL_FLAG(int64_t, local_prefill_tokens_max, 32,
           "a prompt's remainder up to this long is computed here");
 ABSL_FLAG(bool, local_fallback, true,
           "compute a prompt here when no prefill worker can; false refuses it");
-ABSL_FLAG(int64_t, chunk_tokens, 512, "tokens of the transfer unit; a multiple of --block_tokens");
+ABSL_FLAG(int64_t, chunk_tokens, 0,
+          "tokens of the transfer unit, a multiple of --block_tokens; 0: what suits the backend");
 ABSL_FLAG(int, window_chunks, 4, "transfer units granted ahead of what has arrived");
 ABSL_FLAG(int64_t, heartbeat_ms, 2000,
           "how often a prefill worker and this one say that they live; five times without a word "
@@ -66,6 +67,16 @@ ABSL_FLAG(std::string, ready_file, "", "written once the worker listens");
 
 namespace longhaul {
 namespace {
+
+// A message costs some 10 us on a GPU, whatever its size: there a layer of the unit is 8 MiB of an
+// 8B model's KV.
+constexpr int64_t kDeviceChunkTokens = 2048;
+
+int64_t ChunkTokens(const Backend& backend) {
+  const int64_t flag = absl::GetFlag(FLAGS_chunk_tokens);
+  if (flag != 0) return flag;
+  return backend.host_visible() ? HandOffOptions().chunk_tokens : kDeviceChunkTokens;
+}
 
 absl::Status Main() {
   BlockStopSignals();
@@ -123,7 +134,7 @@ absl::Status Main() {
   options.local_fallback = absl::GetFlag(FLAGS_local_fallback);
   options.scheduler.context_tokens_max = model->file().config.context_tokens_max;
   options.scheduler.batch_sequences_max = absl::GetFlag(FLAGS_batch_sequences_max);
-  options.hand_off.chunk_tokens = absl::GetFlag(FLAGS_chunk_tokens);
+  options.hand_off.chunk_tokens = ChunkTokens(*backend);
   options.hand_off.window_chunks = absl::GetFlag(FLAGS_window_chunks);
   options.hand_off.heartbeat_us = absl::GetFlag(FLAGS_heartbeat_ms) * 1000;
 

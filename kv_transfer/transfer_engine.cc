@@ -5,7 +5,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/log.h"
-#include "kv_transfer/transfer_plan.h"
+#include "kv_transfer/digest_queue.h"
 
 namespace longhaul {
 
@@ -16,6 +16,13 @@ struct TransferEngine::Shared : std::enable_shared_from_this<TransferEngine::Sha
     int64_t outstanding = 0;
     bool closing = false;
     std::vector<Closed> on_closed;
+  };
+
+  // A send is over when the wire has let go of its pieces and their digest is known.
+  struct SendEnd {
+    SendDone done;
+    absl::Status status;
+    int parts_left = 2;
   };
 
   // Runs `task` on the owner's Loop unless the engine is gone by then.
@@ -43,6 +50,14 @@ struct TransferEngine::Shared : std::enable_shared_from_this<TransferEngine::Sha
     FinishClose(id, entry);
   }
 
+  void SendPartOver(LinkId link, SendEnd& end) {
+    if (--end.parts_left > 0) return;
+    Reply([done = std::move(end.done), status = std::move(end.status)]() mutable {
+      done(std::move(status));
+    });
+    OperationEnded(link);
+  }
+
   void FinishClose(LinkId id, Entry* entry) {
     if (!entry->closing || entry->outstanding > 0) return;
     // The link may be on the stack above this callback: destroy it from a task of its own.
@@ -59,7 +74,7 @@ struct TransferEngine::Shared : std::enable_shared_from_this<TransferEngine::Sha
   Loop* loop;
   Loop* transfer_loop;
   Transport* transport;
-  KvMemory* memory;
+  std::shared_ptr<DigestQueue> digests;      // transfer thread only
   bool alive = true;                         // owner's Loop only
   absl::flat_hash_map<LinkId, Entry> links;  // transfer thread only
 };
@@ -70,7 +85,7 @@ TransferEngine::TransferEngine(Loop* loop, Loop* transfer_loop, Transport* trans
   shared_->loop = loop;
   shared_->transfer_loop = transfer_loop;
   shared_->transport = transport;
-  shared_->memory = memory;
+  shared_->digests = std::make_shared<DigestQueue>(transfer_loop, memory);
 }
 
 TransferEngine::~TransferEngine() {
@@ -130,16 +145,19 @@ void TransferEngine::Send(LinkId link, TransferTag tag, std::vector<SendPiece> p
       return;
     }
     ++entry->outstanding;
-    entry->link->Send(
-        tag, pieces, [shared, link, done = std::move(done)](absl::Status status) mutable {
-          shared->Reply([done = std::move(done), status = std::move(status)]() mutable {
-            done(std::move(status));
-          });
-          shared->OperationEnded(link);
-        });
+    auto end = std::make_shared<Shared::SendEnd>();
+    end->done = std::move(done);
+    entry->link->Send(tag, pieces, [shared, link, end](absl::Status status) {
+      end->status = std::move(status);
+      shared->SendPartOver(link, *end);
+    });
     // Hashed while the wire is busy with it already.
-    const uint64_t digest = MessageDigest(*shared->memory, pieces, slab_bytes);
-    shared->Reply([posted = std::move(posted), digest]() mutable { posted(digest); });
+    shared->digests->Add(
+        pieces, slab_bytes,
+        [shared, link, end, posted = std::move(posted)](uint64_t digest) mutable {
+          shared->Reply([posted = std::move(posted), digest]() mutable { posted(digest); });
+          shared->SendPartOver(link, *end);
+        });
   });
 }
 
@@ -157,15 +175,21 @@ void TransferEngine::Receive(LinkId link, TransferTag tag, std::vector<ReceivePi
     ++entry->outstanding;
     std::vector<SendPiece> received;
     for (const ReceivePiece& piece : pieces) received.push_back({piece.data, piece.bytes});
+    auto end = [shared, link, done = std::move(done)](absl::Status status,
+                                                      uint64_t digest) mutable {
+      shared->Reply([done = std::move(done), status = std::move(status), digest]() mutable {
+        done(std::move(status), digest);
+      });
+      shared->OperationEnded(link);
+    };
     entry->link->Receive(tag, std::move(pieces),
-                         [shared, link, slab_bytes, received = std::move(received),
-                          done = std::move(done)](absl::Status status) mutable {
-                           const uint64_t digest =
-                               status.ok() ? MessageDigest(*shared->memory, received, slab_bytes)
-                                           : 0;
-                           shared->Reply([done = std::move(done), status = std::move(status),
-                                          digest]() mutable { done(std::move(status), digest); });
-                           shared->OperationEnded(link);
+                         [shared, slab_bytes, received = std::move(received),
+                          end = std::move(end)](absl::Status status) mutable {
+                           if (!status.ok()) return end(std::move(status), 0);
+                           shared->digests->Add(received, slab_bytes,
+                                                [end = std::move(end)](uint64_t digest) mutable {
+                                                  end(absl::OkStatus(), digest);
+                                                });
                          });
   });
 }

@@ -50,13 +50,16 @@ TransferTag MakeTransferTag(uint32_t transfer_id, int chunk, int layer) {
          static_cast<uint64_t>(layer);
 }
 
-uint64_t MessageDigest(KvMemory& memory, absl::Span<const SendPiece> pieces, int64_t slab_bytes) {
+std::vector<const std::byte*> SlabsOf(absl::Span<const SendPiece> pieces, int64_t slab_bytes) {
   std::vector<const std::byte*> slabs;
   for (const SendPiece& piece : pieces) {
     for (int64_t at = 0; at < piece.bytes; at += slab_bytes) slabs.push_back(piece.data + at);
   }
-  const std::vector<uint64_t> digests = memory.Digests(slabs, slab_bytes);
-  return Hash64Of(digests.data(), digests.size() * sizeof(uint64_t));
+  return slabs;
+}
+
+uint64_t MessageDigest(absl::Span<const uint64_t> slab_digests) {
+  return Hash64Of(slab_digests.data(), slab_digests.size() * sizeof(uint64_t));
 }
 
 uint64_t ChunkDigest(absl::Span<const uint64_t> layer_digests) {

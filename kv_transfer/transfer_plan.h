@@ -6,12 +6,12 @@
 // hold the blocks in different places: their pieces differ, the bytes do not.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
 #include "absl/types/span.h"
 #include "common/model/kv_layout.h"
-#include "common/model/kv_memory.h"
 #include "kv_transfer/transport.h"
 
 namespace longhaul {
@@ -63,8 +63,9 @@ TransferTag MakeTransferTag(uint32_t transfer_id, int chunk, int layer);
 
 // A message's digest is folded over those of its slabs in order, a chunk's over its layers in
 // order, so that both are the same however blocks lie in memory, and a swapped, stale or missing
-// slab changes them. The pieces lie in `memory`.
-uint64_t MessageDigest(KvMemory& memory, absl::Span<const SendPiece> pieces, int64_t slab_bytes);
+// slab changes them.
+std::vector<const std::byte*> SlabsOf(absl::Span<const SendPiece> pieces, int64_t slab_bytes);
+uint64_t MessageDigest(absl::Span<const uint64_t> slab_digests);
 uint64_t ChunkDigest(absl::Span<const uint64_t> layer_digests);
 
 }  // namespace longhaul

@@ -271,13 +271,20 @@ void PrefillWorker::MakeSender(Session& session) {
                 PrefillEvent::ChunkSent& sent = *event.mutable_chunk_sent();
                 sent.set_chunk(chunk);
                 sent.set_digest(digest);
-                sent.set_compute_us(session->compute_us);
+                sent.set_compute_us(ComputeUs(*session));
                 if (session->computed_at_us != 0)
                   sent.set_since_computed_us(loop_->NowUs() - session->computed_at_us);
                 session->on_event(std::move(event));
               },
           .quiesced = [this, id](const absl::Status& status) { OnQuiesced(id, status); },
       });
+}
+
+// A prompt's KV is sent while its last step ends: what that has taken counts too.
+int64_t PrefillWorker::ComputeUs(const Session& session) const {
+  if (!session.in_step) return session.compute_us;
+  const int64_t until_us = session.computed_at_us != 0 ? session.computed_at_us : loop_->NowUs();
+  return session.compute_us + until_us - step_started_us_;
 }
 
 void PrefillWorker::Grant(SequenceId id, int chunks) {

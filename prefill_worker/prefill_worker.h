@@ -145,6 +145,7 @@ class PrefillWorker final : public PrefillEndpoint {
   LinkId LinkTo(const Session& session);
   void CloseIdleLinks();
   void MakeSender(Session& session);
+  int64_t ComputeUs(const Session& session) const;
   void MaybeStep();
   void OnLayer(SequenceId id, int layer, int64_t position_end);
   void OnStepDone(const PrefillScheduler::Chunk& chunk, const StepResult& result);

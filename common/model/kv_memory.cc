@@ -1,6 +1,7 @@
 #include "common/model/kv_memory.h"
 
 #include <cstring>
+#include <utility>
 
 #include "common/base/hash.h"
 
@@ -20,6 +21,16 @@ class HostBuffer final : public DeviceBuffer {
   const int64_t bytes_;
 };
 
+class HostDigests final : public SlabDigests {
+ public:
+  explicit HostDigests(std::vector<uint64_t> digests) : digests_(std::move(digests)) {}
+  bool Ready() override { return true; }
+  std::vector<uint64_t> Take() override { return std::move(digests_); }
+
+ private:
+  std::vector<uint64_t> digests_;
+};
+
 class HostMemory final : public KvMemory {
  public:
   MemoryKind kind() const override { return MemoryKind::kHost; }
@@ -30,12 +41,12 @@ class HostMemory final : public KvMemory {
   void Copy(absl::Span<const Run> runs) override {
     for (const Run& run : runs) std::memcpy(run.to, run.from, run.bytes);
   }
-  std::vector<uint64_t> Digests(absl::Span<const std::byte* const> slabs,
-                                int64_t slab_bytes) override {
+  std::unique_ptr<SlabDigests> Digests(absl::Span<const std::byte* const> slabs,
+                                       int64_t slab_bytes) override {
     std::vector<uint64_t> digests;
     digests.reserve(slabs.size());
     for (const std::byte* slab : slabs) digests.push_back(Hash64Of(slab, slab_bytes));
-    return digests;
+    return std::make_unique<HostDigests>(std::move(digests));
   }
 };
 

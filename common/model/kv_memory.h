@@ -2,8 +2,8 @@
 // queue of work. Makers: host memory (here), and each Device whose memory the host cannot read.
 //
 // Nothing here is ordered with the queue: who asks knows that the bytes are written, and that
-// nobody writes them. Every method returns when its work is done. One caller at a time, the
-// transfer thread; for host memory any thread.
+// nobody writes them. But for Digests, every method returns when its work is done. One caller at a
+// time, the transfer thread; for host memory any thread.
 #pragma once
 
 #include <cstddef>
@@ -18,6 +18,16 @@
 namespace longhaul {
 
 enum class MemoryKind { kHost, kCuda };
+
+// Digests that are being computed. The slabs stay as they are until it is ready or gone; its end
+// waits. Not outlived by its KvMemory.
+class SlabDigests {
+ public:
+  virtual ~SlabDigests() = default;
+  virtual bool Ready() = 0;
+  // In the order of the slabs. Waits; once.
+  virtual std::vector<uint64_t> Take() = 0;
+};
 
 class KvMemory {
  public:
@@ -39,12 +49,12 @@ class KvMemory {
   // thread may free it, before the KvMemory. Error: ResourceExhausted.
   virtual absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(int64_t bytes) = 0;
 
-  // Between any memory that this process can reach.
+  // Between any memory that this process can reach; all runs of a call from one kind to one kind.
   virtual void Copy(absl::Span<const Run> runs) = 0;
 
-  // The 64-bit XXH3 of each slab, the same from every maker.
-  virtual std::vector<uint64_t> Digests(absl::Span<const std::byte* const> slabs,
-                                        int64_t slab_bytes) = 0;
+  // Begins the 64-bit XXH3 of each slab, the same from every maker.
+  virtual std::unique_ptr<SlabDigests> Digests(absl::Span<const std::byte* const> slabs,
+                                               int64_t slab_bytes) = 0;
 };
 
 // Plain memory of this process.

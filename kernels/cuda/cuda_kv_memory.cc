@@ -1,18 +1,27 @@
 #include "kernels/cuda/cuda_kv_memory.h"
 
 #include <algorithm>
-#include <cstring>
+#include <atomic>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/check.h"
 #include "common/base/status.h"
 #include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/run_copy.h"
 #include "kernels/cuda/slab_digest.h"
 
 namespace longhaul {
 namespace {
 
-constexpr int64_t kSlabsAtOnce = 16384;
+// Tables of digests hold at least so many slabs, so that most batches find one that fits.
+constexpr int64_t kTableSlabsMin = 4096;
+
+bool IsOnDevice(const void* address) {
+  cudaPointerAttributes attributes;
+  CudaCheck(cudaPointerGetAttributes(&attributes, address), "cudaPointerGetAttributes");
+  return attributes.type == cudaMemoryTypeDevice;
+}
 
 }  // namespace
 
@@ -33,15 +42,62 @@ class CudaKvMemory::Buffer final : public DeviceBuffer {
   const int64_t bytes_;
 };
 
+// The digests of one call; its table goes back when it is over: [flag][slabs][digests].
+class CudaKvMemory::Batch final : public SlabDigests {
+ public:
+  Batch(CudaKvMemory& memory, absl::Span<const std::byte* const> slabs, int64_t slab_bytes)
+      : memory_(memory),
+        count_(slabs.size()),
+        table_(memory.TakeTable(static_cast<int64_t>((1 + 2 * count_) * sizeof(uint64_t)))) {
+    std::copy(slabs.begin(), slabs.end(), asked());
+    over() = 0;
+    LaunchSlabDigests(asked(), static_cast<int>(count_), slab_bytes, answers(), memory.stream_);
+    LaunchSetFlag(&over(), memory.stream_);
+  }
+  ~Batch() override {
+    Wait();
+    memory_.free_tables_.push_back(std::move(table_));
+  }
+  bool Ready() override {
+    return std::atomic_ref<uint32_t>(over()).load(std::memory_order_acquire) != 0;
+  }
+  std::vector<uint64_t> Take() override {
+    Wait();
+    return {answers(), answers() + count_};
+  }
+
+ private:
+  uint32_t& over() const { return *reinterpret_cast<uint32_t*>(table_.data()); }
+  const std::byte** asked() const {
+    return reinterpret_cast<const std::byte**>(table_.data() + sizeof(uint64_t));
+  }
+  uint64_t* answers() const { return reinterpret_cast<uint64_t*>(asked()) + count_; }
+  void Wait() {
+    if (Ready()) return;
+    memory_.device_.Bind();
+    CudaCheck(cudaStreamSynchronize(memory_.stream_), "cudaStreamSynchronize");
+  }
+
+  CudaKvMemory& memory_;
+  const size_t count_;
+  CudaPinnedBuffer table_;
+};
+
 absl::StatusOr<std::unique_ptr<CudaKvMemory>> CudaKvMemory::Make(const CudaDevice& device) {
-  LH_ASSIGN_OR_RETURN(CudaPinnedBuffer shared,
-                      CudaPinnedBuffer::Allocate(2 * kSlabsAtOnce * sizeof(uint64_t)));
-  return std::unique_ptr<CudaKvMemory>(new CudaKvMemory(device, std::move(shared)));
+  LH_ASSIGN_OR_RETURN(CudaPinnedBuffer runs,
+                      CudaPinnedBuffer::Allocate(kRunCopyRunsMax * sizeof(Run)));
+  return std::unique_ptr<CudaKvMemory>(new CudaKvMemory(device, std::move(runs)));
 }
 
-CudaKvMemory::CudaKvMemory(const CudaDevice& device, CudaPinnedBuffer shared)
-    : device_(device), shared_(std::move(shared)) {
-  CudaCheck(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
+CudaKvMemory::CudaKvMemory(const CudaDevice& device, CudaPinnedBuffer runs)
+    : device_(device), runs_(std::move(runs)) {
+  // Before the model's kernels wherever a processor comes free: these are short.
+  int lowest = 0;
+  int highest = 0;
+  CudaCheck(cudaDeviceGetStreamPriorityRange(&lowest, &highest),
+            "cudaDeviceGetStreamPriorityRange");
+  CudaCheck(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, highest),
+            "cudaStreamCreate");
 }
 
 CudaKvMemory::~CudaKvMemory() {
@@ -63,29 +119,44 @@ absl::StatusOr<std::unique_ptr<DeviceBuffer>> CudaKvMemory::Allocate(int64_t byt
 
 void CudaKvMemory::Copy(absl::Span<const Run> runs) {
   device_.Bind();
-  for (const Run& run : runs) {
-    CudaCheck(cudaMemcpyAsync(run.to, run.from, run.bytes, cudaMemcpyDefault, stream_),
-              "cudaMemcpyAsync");
+  // What the host has is not pinned, and one run is the driver's best case.
+  if (runs.size() < 2 || !IsOnDevice(runs[0].to) || !IsOnDevice(runs[0].from)) {
+    for (const Run& run : runs) {
+      CudaCheck(cudaMemcpyAsync(run.to, run.from, run.bytes, cudaMemcpyDefault, stream_),
+                "cudaMemcpyAsync");
+    }
+    CudaCheck(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
+    return;
   }
-  CudaCheck(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
+  while (!runs.empty()) {
+    const auto now = runs.first(std::min<size_t>(runs.size(), kRunCopyRunsMax));
+    int64_t bytes_max = 0;
+    for (const Run& run : now) bytes_max = std::max(bytes_max, run.bytes);
+    auto* const table = reinterpret_cast<Run*>(runs_.data());
+    std::copy(now.begin(), now.end(), table);
+    LaunchRunCopy(table, static_cast<int>(now.size()), bytes_max, stream_);
+    CudaCheck(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
+    runs.remove_prefix(now.size());
+  }
 }
 
-std::vector<uint64_t> CudaKvMemory::Digests(absl::Span<const std::byte* const> slabs,
-                                            int64_t slab_bytes) {
+CudaPinnedBuffer CudaKvMemory::TakeTable(int64_t bytes) {
   device_.Bind();
-  std::vector<uint64_t> digests;
-  digests.reserve(slabs.size());
-  auto* const asked = reinterpret_cast<const std::byte**>(shared_.data());
-  auto* const answers = reinterpret_cast<uint64_t*>(shared_.data()) + kSlabsAtOnce;
-  for (size_t done = 0; done < slabs.size();) {
-    const size_t count = std::min<size_t>(kSlabsAtOnce, slabs.size() - done);
-    std::copy_n(slabs.begin() + done, count, asked);
-    LaunchSlabDigests(asked, static_cast<int>(count), slab_bytes, answers, stream_);
-    CudaCheck(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
-    digests.insert(digests.end(), answers, answers + count);
-    done += count;
+  if (!free_tables_.empty()) {
+    CudaPinnedBuffer table = std::move(free_tables_.back());
+    free_tables_.pop_back();
+    if (table.bytes() >= bytes) return table;
   }
-  return digests;
+  absl::StatusOr<CudaPinnedBuffer> table = CudaPinnedBuffer::Allocate(
+      std::max(bytes, static_cast<int64_t>((1 + 2 * kTableSlabsMin) * sizeof(uint64_t))));
+  LH_CHECK(table.ok(), table.status().ToString());
+  return *std::move(table);
+}
+
+std::unique_ptr<SlabDigests> CudaKvMemory::Digests(absl::Span<const std::byte* const> slabs,
+                                                   int64_t slab_bytes) {
+  device_.Bind();
+  return std::make_unique<Batch>(*this, slabs, slab_bytes);
 }
 
 }  // namespace longhaul

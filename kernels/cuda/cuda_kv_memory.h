@@ -4,6 +4,7 @@
 #include <cuda_runtime_api.h>
 
 #include <memory>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "common/model/kv_memory.h"
@@ -22,17 +23,21 @@ class CudaKvMemory final : public KvMemory {
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(int64_t bytes) override;
   void Copy(absl::Span<const Run> runs) override;
   // slab_bytes: a multiple of 64, more than 240, as every slab of the kernels' shapes is.
-  std::vector<uint64_t> Digests(absl::Span<const std::byte* const> slabs,
-                                int64_t slab_bytes) override;
+  std::unique_ptr<SlabDigests> Digests(absl::Span<const std::byte* const> slabs,
+                                       int64_t slab_bytes) override;
 
  private:
   class Buffer;
+  class Batch;
 
-  CudaKvMemory(const CudaDevice& device, CudaPinnedBuffer shared);
+  CudaKvMemory(const CudaDevice& device, CudaPinnedBuffer runs);
+  CudaPinnedBuffer TakeTable(int64_t bytes);
 
   const CudaDevice& device_;
   cudaStream_t stream_ = nullptr;
-  CudaPinnedBuffer shared_;  // the slabs asked for, then their digests: the device reads and writes
+  CudaPinnedBuffer runs_;  // of the copy under way: the device reads them
+  // Of digests that are over.
+  std::vector<CudaPinnedBuffer> free_tables_;
 };
 
 }  // namespace longhaul

@@ -9,11 +9,12 @@ namespace {
 constexpr int kStripeWords = 8;    // of 8 bytes; an accumulator for each
 constexpr int kBlockStripes = 16;  // between two scrambles
 constexpr int kBlockWords = kBlockStripes * kStripeWords;
-// A warp takes four stripes at once: eight threads each.
-constexpr int kGroups = ptx::kWarp / kStripeWords;
-constexpr int kTurns = kBlockStripes / kGroups;
-constexpr int kBlocksAhead = 4;  // loaded before they are needed
-constexpr int kWarps = 4;        // of a thread block
+// What a block adds to the accumulators does not depend on the blocks before it. So threads take
+// blocks, four threads one, two accumulators each; only the scrambles go one after the other.
+constexpr int kThreads = 256;  // a slab
+constexpr int kBlockThreads = kStripeWords / 2;
+constexpr int kGroups = kThreads / kBlockThreads;
+constexpr int kRoundBlocks = 256;  // whose sums are kept in shared memory at a time
 
 constexpr uint64_t kPrime1 = 0x9E3779B185EBCA87ull, kPrime2 = 0xC2B2AE3D27D4EB4Full;
 constexpr uint64_t kPrime3 = 0x165667B19E3779F9ull, kPrime4 = 0x85EBCA77C2B2AE63ull;
@@ -39,77 +40,78 @@ __device__ __forceinline__ uint64_t SecretAt(int byte) {
   return shift == 0 ? low : low >> shift | kSecret[byte / 8 + 1] << (64 - shift);
 }
 
-// What stripes add to the accumulators: this thread's to its own, and to its neighbour's.
+// What stripes add to two neighbouring accumulators.
 struct Sums {
-  uint64_t own = 0;
-  uint64_t neighbour = 0;
-  __device__ __forceinline__ void Add(uint64_t data, uint64_t secret) {
-    const uint64_t key = data ^ secret;
-    own += (key & 0xffffffffu) * (key >> 32);
-    neighbour += data;
-  }
-  // Over the warp's groups; the same in each.
-  __device__ __forceinline__ uint64_t Total() const {
-    uint64_t total = own + __shfl_xor_sync(0xffffffffu, neighbour, 1);
-#pragma unroll
-    for (int step = kStripeWords; step < ptx::kWarp; step *= 2) {
-      total += __shfl_xor_sync(0xffffffffu, total, step);
-    }
-    return total;
+  uint64_t even = 0;
+  uint64_t odd = 0;
+  __device__ __forceinline__ void Add(ulonglong2 data, uint64_t even_secret, uint64_t odd_secret) {
+    const uint64_t even_key = data.x ^ even_secret;
+    const uint64_t odd_key = data.y ^ odd_secret;
+    even += (even_key & 0xffffffffu) * (even_key >> 32) + data.y;
+    odd += (odd_key & 0xffffffffu) * (odd_key >> 32) + data.x;
   }
 };
 
-// A warp a slab.
-__global__ void __launch_bounds__(kWarps* ptx::kWarp)
-    SlabDigests(const uint64_t* const* slabs, int count, int64_t slab_words, uint64_t* digests) {
-  const int slab = blockIdx.x * kWarps + threadIdx.x / ptx::kWarp;
-  if (slab >= count) return;
-  const int lane = threadIdx.x % kStripeWords;
-  const int group = threadIdx.x % ptx::kWarp / kStripeWords;
-  const uint64_t* words = slabs[slab] + group * kStripeWords + lane;
-  uint64_t secrets[kTurns];
+// The first `stripes` of a block, in whole blocks all of them.
+template <bool kWhole>
+__device__ __forceinline__ Sums BlockSums(const ulonglong2* block, const uint64_t (&secrets)[17],
+                                          int stripes) {
+  Sums sums;
 #pragma unroll
-  for (int turn = 0; turn < kTurns; ++turn) secrets[turn] = kSecret[group + turn * kGroups + lane];
-  const uint64_t scramble = kSecret[kSecretWords - kStripeWords + lane];
+  for (int i = 0; i < kBlockStripes; ++i) {
+    if (kWhole || i < stripes) sums.Add(block[i * kBlockThreads], secrets[i], secrets[i + 1]);
+  }
+  return sums;
+}
 
-  uint64_t accumulator = kStart[lane];
+// A thread block a slab.
+__global__ void __launch_bounds__(kThreads, 2)
+    SlabDigests(const ulonglong2* const* slabs, int64_t slab_words, uint64_t* digests) {
+  __shared__ uint64_t block_sums[kRoundBlocks][kStripeWords];
+  const int pair = threadIdx.x % kBlockThreads;
+  const int group = threadIdx.x / kBlockThreads;
+  const ulonglong2* const slab = slabs[blockIdx.x];
+  const ulonglong2* const words = slab + pair;
+  uint64_t secrets[kBlockStripes + 1];
+#pragma unroll
+  for (int i = 0; i <= kBlockStripes; ++i) secrets[i] = kSecret[2 * pair + i];
+
   // The last stripe is not counted: it is added by itself at the end.
   const int64_t stripes = slab_words / kStripeWords - 1;
   const int64_t blocks = stripes / kBlockStripes;
-  uint64_t ahead[kBlocksAhead][kTurns];
-  const auto load = [&](int64_t block, uint64_t(&to)[kTurns]) {
-    if (block >= blocks) return;
-#pragma unroll
-    for (int turn = 0; turn < kTurns; ++turn) {
-      to[turn] = words[block * kBlockWords + turn * kGroups * kStripeWords];
+  const auto rest_stripes = static_cast<int>(stripes - blocks * kBlockStripes);
+  const int lane = threadIdx.x % kStripeWords;
+  const uint64_t scramble = kSecret[kSecretWords - kStripeWords + lane];
+  uint64_t accumulator = kStart[lane];
+  for (int64_t first = 0; first < blocks; first += kRoundBlocks) {
+    const auto count = static_cast<int>(min(int64_t{kRoundBlocks}, blocks - first));
+    for (int block = group; block < count; block += kGroups) {
+      const Sums sums = BlockSums<true>(words + (first + block) * (kBlockWords / 2), secrets, 0);
+      block_sums[block][2 * pair] = sums.even;
+      block_sums[block][2 * pair + 1] = sums.odd;
     }
-  };
-#pragma unroll
-  for (int i = 0; i < kBlocksAhead; ++i) load(i, ahead[i]);
-  for (int64_t block = 0; block < blocks; block += kBlocksAhead) {
-#pragma unroll
-    for (int i = 0; i < kBlocksAhead; ++i) {
-      if (block + i >= blocks) break;
-      Sums sums;
-#pragma unroll
-      for (int turn = 0; turn < kTurns; ++turn) sums.Add(ahead[i][turn], secrets[turn]);
-      load(block + i + kBlocksAhead, ahead[i]);
-      accumulator += sums.Total();
-      accumulator ^= accumulator >> 47;
-      accumulator ^= scramble;
-      accumulator *= kShort1;
+    __syncthreads();
+    if (threadIdx.x < ptx::kWarp) {
+#pragma unroll 8
+      for (int block = 0; block < count; ++block) {
+        accumulator += block_sums[block][lane];
+        accumulator ^= accumulator >> 47;
+        accumulator ^= scramble;
+        accumulator *= kShort1;
+      }
     }
+    __syncthreads();
   }
-  Sums rest;
-#pragma unroll
-  for (int turn = 0; turn < kTurns; ++turn) {
-    const int64_t stripe = blocks * kBlockStripes + turn * kGroups + group;
-    if (stripe < stripes) {
-      rest.Add(words[blocks * kBlockWords + turn * kGroups * kStripeWords], secrets[turn]);
-    }
+  if (group == 0) {
+    Sums rest = BlockSums<false>(words + blocks * (kBlockWords / 2), secrets, rest_stripes);
+    rest.Add(words[slab_words / 2 - kBlockThreads], SecretAt(121 + 16 * pair),
+             SecretAt(121 + 16 * pair + 8));
+    block_sums[0][2 * pair] = rest.even;
+    block_sums[0][2 * pair + 1] = rest.odd;
   }
-  if (group == 0) rest.Add(words[slab_words - kStripeWords], SecretAt(121 + 8 * lane));
-  accumulator += rest.Total();
+  __syncthreads();
+  if (threadIdx.x >= ptx::kWarp) return;
+  accumulator += block_sums[0][lane];
 
   const uint64_t keyed = accumulator ^ SecretAt(11 + 8 * lane);
   const uint64_t other = __shfl_xor_sync(0xffffffffu, keyed, 1);
@@ -120,17 +122,25 @@ __global__ void __launch_bounds__(kWarps* ptx::kWarp)
   digest ^= digest >> 37;
   digest *= 0x165667919E3779F9ull;
   digest ^= digest >> 32;
-  if (threadIdx.x % ptx::kWarp == 0) digests[slab] = digest;
+  if (threadIdx.x == 0) digests[blockIdx.x] = digest;
 }
 
+__global__ void SetFlag(uint32_t* flag) { *static_cast<volatile uint32_t*>(flag) = 1; }
+
 }  // namespace
+
+void LaunchSetFlag(uint32_t* flag, cudaStream_t stream) {
+  SetFlag<<<1, 1, 0, stream>>>(flag);
+  CudaCheckLaunch("SetFlag");
+}
 
 void LaunchSlabDigests(const std::byte* const* slabs, int count, int64_t slab_bytes,
                        uint64_t* digests, cudaStream_t stream) {
   LH_CHECK(slab_bytes > 240 && slab_bytes % 64 == 0, "slabs are long and whole stripes");
-  SlabDigests<<<(count + kWarps - 1) / kWarps, kWarps * ptx::kWarp, 0, stream>>>(
-      reinterpret_cast<const uint64_t* const*>(slabs), count,
-      slab_bytes / static_cast<int64_t>(sizeof(uint64_t)), digests);
+  if (count == 0) return;
+  SlabDigests<<<count, kThreads, 0, stream>>>(reinterpret_cast<const ulonglong2* const*>(slabs),
+                                              slab_bytes / static_cast<int64_t>(sizeof(uint64_t)),
+                                              digests);
   CudaCheckLaunch("SlabDigests");
 }
 

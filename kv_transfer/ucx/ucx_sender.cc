@@ -17,11 +17,14 @@ namespace longhaul {
 namespace {
 
 // Runs of at least this many bytes are sent from where they lie; shorter ones are gathered first,
-// because each message costs some microseconds on both sides.
+// because each message costs some microseconds on both sides: as much as a device needs to gather
+// and spread some megabytes.
 constexpr int64_t kDirectBytesMin = 128 << 10;
+constexpr int64_t kDeviceDirectBytesMin = 4 << 20;
 // Messages from this size on are fetched by the receiver, smaller ones are sent along.
 constexpr int64_t kFetchBytesMin = 64 << 10;
-// Gathered segments of host memory stay in the second-level cache.
+// Gathered segments of host memory stay in the second-level cache; a device's are as long as the
+// others.
 constexpr int64_t kGatherBytesMax = 512 << 10;
 // Segments of one message on their way at a time: enough to keep the wire busy, few enough that
 // Cancel is quick.
@@ -36,6 +39,8 @@ UcxSender::UcxSender(UcxTransport* transport, std::unique_ptr<UcxWorker> worker,
                      int64_t segment_bytes_max, bool network)
     : UcxLink(transport, std::move(worker), link_id),
       segment_bytes_max_(segment_bytes_max),
+      on_device_(memory().kind() != MemoryKind::kHost),
+      direct_bytes_min_(on_device_ ? kDeviceDirectBytesMin : kDirectBytesMin),
       network_(network),
       staging_(buffers(), kStagingBuffersMax) {}
 
@@ -159,7 +164,7 @@ void UcxSender::PostNextSegment(TransferTag tag, Message& message) {
   int64_t bytes = 0;
   if (!cursor.at_end()) {
     const int64_t left_bytes = message.bytes - message.posted_bytes;
-    const bool direct = cursor.run_bytes() >= std::min(kDirectBytesMin, left_bytes);
+    const bool direct = cursor.run_bytes() >= std::min(direct_bytes_min_, left_bytes);
     if (!direct) segment->staging = Gather(cursor, bytes);
     if (segment->staging == nullptr) {
       data = cursor.data();
@@ -176,13 +181,14 @@ void UcxSender::PostNextSegment(TransferTag tag, Message& message) {
 }
 
 UcxStaging::Buffer UcxSender::Gather(SendCursor& cursor, int64_t& bytes) {
-  const int64_t bytes_max = std::min(kGatherBytesMax, segment_bytes_max_);
+  const int64_t bytes_max =
+      on_device_ ? segment_bytes_max_ : std::min(kGatherBytesMax, segment_bytes_max_);
   if (cursor.run_bytes() > bytes_max) return nullptr;
   absl::StatusOr<UcxStaging::Buffer> staging = staging_.Take();
   // No memory for it: many short segments are slow, but right.
   if (!staging.ok() || *staging == nullptr) return nullptr;
   std::vector<KvMemory::Run> runs;
-  while (!cursor.at_end() && cursor.run_bytes() < kDirectBytesMin &&
+  while (!cursor.at_end() && cursor.run_bytes() < direct_bytes_min_ &&
          bytes + cursor.run_bytes() <= bytes_max) {
     runs.push_back({(*staging)->data() + bytes, cursor.data(), cursor.run_bytes()});
     bytes += cursor.run_bytes();

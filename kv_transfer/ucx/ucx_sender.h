@@ -74,6 +74,8 @@ class UcxSender final : public UcxLink {
   void WarnOfStaging() const;
 
   const int64_t segment_bytes_max_;
+  const bool on_device_;
+  const int64_t direct_bytes_min_;
   const bool network_;
   ucp_ep_h endpoint_ = nullptr;
   mutable std::string path_;  // empty until the connection is made

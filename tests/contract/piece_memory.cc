@@ -40,10 +40,10 @@ void PieceMemory::Fill(const DeviceBuffer& buffer, std::byte value) const {
 
 bool PieceMemory::IsFilled(const DeviceBuffer& buffer, std::byte value) const {
   const std::vector<std::byte> slab(kSlabBytes, value);
-  const uint64_t expected = HostKvMemory().Digests({slab.data()}, kSlabBytes)[0];
+  const uint64_t expected = HostKvMemory().Digests({slab.data()}, kSlabBytes)->Take()[0];
   std::vector<const std::byte*> slabs;
   for (int64_t at = 0; at < buffer.bytes(); at += kSlabBytes) slabs.push_back(buffer.data() + at);
-  const std::vector<uint64_t> digests = memory_->Digests(slabs, kSlabBytes);
+  const std::vector<uint64_t> digests = memory_->Digests(slabs, kSlabBytes)->Take();
   return std::all_of(digests.begin(), digests.end(),
                      [expected](uint64_t digest) { return digest == expected; });
 }

@@ -5,6 +5,8 @@
 
 #include <set>
 
+#include "common/model/kv_memory.h"
+
 namespace longhaul {
 namespace {
 
@@ -64,12 +66,15 @@ TEST(TransferPlanTest, DigestsDependOnEverySlabAndItsPlaceButNotOnTheCut) {
   const auto piece = [&](int64_t first, int64_t count) {
     return SendPiece{memory.data() + first * slab, count * slab};
   };
-  const uint64_t whole = MessageDigest(HostKvMemory(), {piece(0, 4)}, slab);
-  EXPECT_EQ(MessageDigest(HostKvMemory(), {piece(0, 1), piece(1, 3)}, slab), whole);
-  EXPECT_NE(MessageDigest(HostKvMemory(), {piece(1, 1), piece(0, 1), piece(2, 2)}, slab), whole);
-  EXPECT_NE(MessageDigest(HostKvMemory(), {piece(0, 3)}, slab), whole);
+  const auto digest = [&](std::vector<SendPiece> pieces) {
+    return MessageDigest(HostKvMemory().Digests(SlabsOf(pieces, slab), slab)->Take());
+  };
+  const uint64_t whole = digest({piece(0, 4)});
+  EXPECT_EQ(digest({piece(0, 1), piece(1, 3)}), whole);
+  EXPECT_NE(digest({piece(1, 1), piece(0, 1), piece(2, 2)}), whole);
+  EXPECT_NE(digest({piece(0, 3)}), whole);
   memory[2 * slab + 5] ^= std::byte{1};
-  EXPECT_NE(MessageDigest(HostKvMemory(), {piece(0, 4)}, slab), whole);
+  EXPECT_NE(digest({piece(0, 4)}), whole);
   EXPECT_NE(ChunkDigest({1, 2}), ChunkDigest({2, 1}));
 }
 
