@@ -179,6 +179,16 @@ TEST(WorkerClusterTest, APrefillWorkerThatComputesForLongSaysThatItLives) {
   ExpectQuiet(cluster);
 }
 
+// Its last chunk is on its way before the step has ended.
+TEST(WorkerClusterTest, APromptOfOneStepTellsWhatItTookToCompute) {
+  StubCluster cluster;
+  const auto reply = Ask(cluster.decode, StubRequest(StubPrompt(21, 4), 1, true));
+  cluster.loop.RunUntilIdle();
+  EXPECT_EQ(cluster.prefill.counters().chunks_computed, 1);
+  const double expected_us = CostModel().PrefillUs(20, 0);
+  EXPECT_NEAR(static_cast<double>(reply->timing.prefill_us()), expected_us, 0.05 * expected_us);
+}
+
 TEST(WorkerClusterTest, APrefillWorkerWhoseDeviceHangsIsGivenUp) {
   StubCluster cluster;
   const auto first = Ask(cluster.decode, StubRequest(StubPrompt(100, 1), 2, true));
