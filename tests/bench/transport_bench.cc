@@ -69,10 +69,8 @@ class End {
         memory_(OpenMemory()),
         transport_(MakeTransport(memory_->memory())),
         loop_({.name = "transfer", .spin_us = absl::GetFlag(FLAGS_spin_us)}, transport_.get()) {
-    const int64_t bytes = absl::GetFlag(FLAGS_bytes) * (absl::GetFlag(FLAGS_pieces) > 1 ? 2 : 1);
-    for (int64_t i = 0; i < absl::GetFlag(FLAGS_buffers); ++i) {
-      buffers_.push_back(memory_->Filled(std::max(bytes, PieceMemory::kSlabBytes), std::byte{1}));
-    }
+    const int64_t bytes = place_bytes_ * absl::GetFlag(FLAGS_buffers);
+    places_ = memory_->Filled(std::max(bytes, PieceMemory::kSlabBytes), std::byte{1});
   }
 
   std::string Accept() {
@@ -137,7 +135,7 @@ class End {
   std::vector<Piece> Pieces(int64_t tag) {
     const int64_t bytes = absl::GetFlag(FLAGS_bytes);
     const int64_t count = absl::GetFlag(FLAGS_pieces);
-    std::byte* const buffer = buffers_[tag % buffers_.size()]->data();
+    std::byte* const buffer = places_->data() + tag % absl::GetFlag(FLAGS_buffers) * place_bytes_;
     if (count == 1) return {Piece{buffer, bytes}};
     std::vector<Piece> pieces;
     for (int64_t i = 0; i < count; ++i) {
@@ -170,7 +168,9 @@ class End {
   const int64_t warm_up_;
   const int64_t messages_;
   const std::unique_ptr<PieceMemory> memory_;
-  std::vector<std::unique_ptr<DeviceBuffer>> buffers_;
+  const int64_t place_bytes_ =
+      absl::GetFlag(FLAGS_bytes) * (absl::GetFlag(FLAGS_pieces) > 1 ? 2 : 1);
+  std::unique_ptr<DeviceBuffer> places_;  // one allocation, as a pool of KV is
   const std::unique_ptr<UcxTransport> transport_;
   ThreadLoop loop_;
   std::unique_ptr<Link> link_;

@@ -114,7 +114,7 @@ def measure_length(bench, length, repeats):
     alone, rows = [], []
     bench.compute_only(bench.prompt(length))
     bench.hand_off(bench.prompt(length))
-    every = max(1, repeats // 8)
+    every = max(1, repeats // 6)
     for i in range(repeats):
         if i % every == 0:
             alone.append(bench.compute_only(bench.prompt(length))[0])
