@@ -88,6 +88,10 @@ absl::StatusOr<ucp_context*> MakeContext(const UcxOptions& options) {
   // Where it sees no NVLink UCX would not let a device read another process's memory, not even on
   // the same device, and stage everything through the host without a word.
   ucp_config_modify(config, "CUDA_IPC_ENABLE_GET_ZCOPY", "on");
+  // An allocation that takes more than a tenth of the device, as a pool of KV does, UCX would
+  // register run by run, each time some 80 us of both processors, not once and whole.
+  ucp_config_modify(config, "CUDA_COPY_REG_WHOLE_ALLOC", "on");
+  ucp_config_modify(config, "CUDA_COPY_MAX_REG_RATIO", "1.0");
   // 1.13 knows a transport's own options without its prefix, later ones with it; the wrong name is
   // refused or ignored.
   for (const char* name : {"TX_SEG_SIZE", "RX_SEG_SIZE", "TCP_TX_SEG_SIZE", "TCP_RX_SEG_SIZE"}) {
