@@ -16,9 +16,9 @@ class GenerateStream final
   static GenerateStream* Start(Loop* loop, WorkerClient* worker, const GenerateRequest& request) {
     const auto stream = std::make_shared<GenerateStream>(loop);
     stream->HoldSelf();
-    stream->StartCall([stream, worker, request] {
+    stream->StartCall([stream, worker, request]() mutable {
       return worker->Generate(
-          request, [stream](GenerateEvent event) { stream->Push(std::move(event)); },
+          std::move(request), [stream](GenerateEvent event) { stream->Push(std::move(event)); },
           [stream](const absl::Status& status) { stream->End(status); });
     });
     return stream.get();

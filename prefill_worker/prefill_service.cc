@@ -29,9 +29,9 @@ class PrefillStream final
     const auto self = std::static_pointer_cast<PrefillStream>(shared_from_this());
     if (!opened_ && command_.has_open()) {
       opened_ = true;
-      StartCall([self, worker = worker_, open = command_.open()] {
+      StartCall([self, worker = worker_, open = std::move(*command_.mutable_open())]() mutable {
         return worker->Prefill(
-            open, [self](PrefillEvent event) { self->Push(std::move(event)); },
+            std::move(open), [self](PrefillEvent event) { self->Push(std::move(event)); },
             [self](const absl::Status& status) { self->End(status); });
       });
     } else if (opened_ && command_.has_grant()) {

@@ -10,7 +10,7 @@
 namespace longhaul {
 
 // Raised whenever a message of longhaul.proto or the order of KV bytes changes its meaning.
-inline constexpr int kProtocolVersion = 2;
+inline constexpr int kProtocolVersion = 3;
 
 Fingerprint MakeFingerprint(const ModelConfig& config, const Hash128& model_digest,
                             const KvLayout& layout);

@@ -175,7 +175,6 @@ void Dispatcher::Attempt(uint64_t id) {
     return Refuse(id, *refusal);
   }
   const Placement& placement = std::get<Placement>(choice);
-  policy_->Placed(facts, view, placement, now_us);
 
   const int attempt = ++running->attempt;
   ++stats_.placed;
@@ -194,6 +193,8 @@ void Dispatcher::Attempt(uint64_t id) {
                                  [this, self = self_, id, attempt](absl::Status status) {
                                    if (*self != nullptr) OnDone(id, attempt, status);
                                  });
+  // A long prompt takes a while to be noted: not before it is on its way.
+  policy_->Placed(facts, view, placement, now_us);
 }
 
 GenerateRequest Dispatcher::MakeRequest(const Running& running, const Placement& placement,
