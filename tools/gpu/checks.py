@@ -40,7 +40,9 @@ UCX_PLUGINS = ("libuct_cma.so.0", "libuct_cuda.so.0", "libucm_cuda.so.0", "libuc
 UCX_WHEEL_LIBRARIES = "../../libucx_cu13.libs"
 UCX_PERFTEST = "../bin/ucx_perftest"
 # One round of PyTorch's attention in turns with ours is the last figure, where PyTorch is.
-BENCHMARKS = ("prefill_attention_bench", "decode_attention_bench", "decode_matmul_bench", "cuda_model_bench")
+BENCHMARKS = (
+    "prefill_attention_bench", "decode_attention_bench", "decode_matmul_bench", "kv_memory_bench", "cuda_model_bench",
+)
 BESIDE_TORCH = "torch_attention.py"
 SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
 TEST_SECONDS = 300
