@@ -1,6 +1,8 @@
-// Greedy generation through ModelExecutor, for test_model_reference.py, which holds its tokens
-// against the numpy reference. Standard input: one prompt a line, token ids with spaces
-// between. Standard output: the generated ids of each, one line a prompt.
+// Greedy generation through ModelExecutor, for tests that hold its tokens and log probabilities
+// against other implementations. Standard input: one prompt a line, token ids with spaces between.
+// Standard output: the generated ids of each, one line a prompt.
+#include <algorithm>
+#include <fstream>
 #include <future>
 #include <iostream>
 #include <numeric>
@@ -22,6 +24,10 @@ ABSL_FLAG(int, threads, 2, "threads of the backend");
 ABSL_FLAG(std::string, isa, "", "use no more than this level");
 ABSL_FLAG(int, chunk, 512, "prompt tokens in a step");
 ABSL_FLAG(int, max_tokens, 16, "tokens to generate for each prompt");
+ABSL_FLAG(bool, follow, false,
+          "the last max_tokens ids of a line are no prompt: they are taken for what was generated");
+ABSL_FLAG(std::string, logprobs, "",
+          "file for the log probabilities of each generated token: float32 [vocab]");
 
 namespace longhaul {
 namespace {
@@ -37,34 +43,50 @@ StepResult Step(Loop& owner, Executor& executor, StepSequence sequence) {
   return done.get_future().get();
 }
 
-std::vector<int32_t> Generate(Loop& owner, Executor& executor, const std::vector<int32_t>& prompt,
-                              const std::vector<BlockId>& blocks) {
+struct Generation {
+  std::vector<int32_t> tokens;
+  std::vector<float> logprobs;  // [tokens][vocab], where they are asked for
+};
+
+Generation Generate(Loop& owner, Executor& executor, const std::vector<int32_t>& line,
+                    const std::vector<BlockId>& blocks, int64_t vocab) {
+  const int steps = absl::GetFlag(FLAGS_max_tokens);
+  const auto given = static_cast<int64_t>(line.size());
+  const int64_t prompt = absl::GetFlag(FLAGS_follow) ? given - steps : given;
+  LH_CHECK(prompt > 0, "a line without a prompt");
   auto greedy = std::make_shared<SamplingParams>();
   greedy->temperature = 0.0f;
+  const bool all = !absl::GetFlag(FLAGS_logprobs).empty();
+  if (all) greedy->top_logprobs = static_cast<int32_t>(vocab);
   StepSequence sequence;
   sequence.id = 1;
   sequence.blocks = blocks;
   // The hand-off's cut: all but the last token leave KV, the last is the first decode step.
-  const int64_t before_last = static_cast<int64_t>(prompt.size()) - 1;
+  const int64_t before_last = prompt - 1;
   for (int64_t done = 0; done < before_last; done += absl::GetFlag(FLAGS_chunk)) {
     const int64_t end = std::min<int64_t>(before_last, done + absl::GetFlag(FLAGS_chunk));
-    sequence.tokens.assign(prompt.begin() + done, prompt.begin() + end);
+    sequence.tokens.assign(line.begin() + done, line.begin() + end);
     sequence.position = done;
     Step(owner, executor, sequence);
   }
-  std::vector<int32_t> generated;
+  Generation generation;
+  generation.logprobs.resize(all ? steps * vocab : 0);
   sequence.sample = true;
   sequence.sampling = greedy;
-  sequence.tokens = {prompt.back()};
+  sequence.tokens = {line[before_last]};
   sequence.position = before_last;
-  for (int i = 0; i < absl::GetFlag(FLAGS_max_tokens); ++i) {
+  for (int i = 0; i < steps; ++i) {
     const StepResult result = Step(owner, executor, sequence);
     LH_CHECK(result.sequences[0].status.ok(), result.sequences[0].status.ToString());
-    generated.push_back(result.sequences[0].sampled.token);
-    sequence.tokens = {generated.back()};
+    const SampledToken& sampled = result.sequences[0].sampled;
+    generation.tokens.push_back(sampled.token);
+    for (const auto& [token, logprob] : sampled.top_logprobs) {
+      generation.logprobs[i * vocab + token] = logprob;
+    }
+    sequence.tokens = {absl::GetFlag(FLAGS_follow) ? line[prompt + i] : sampled.token};
     ++sequence.position;
   }
-  return generated;
+  return generation;
 }
 
 absl::Status Main() {
@@ -92,14 +114,16 @@ absl::Status Main() {
   ThreadLoop owner({.name = "owner"});
   auto executor = std::make_unique<ModelExecutor>(owner, *backend, *decoder, pool,
                                                   ThreadLoopOptions{.name = "device"});
+  std::ofstream logprobs(absl::GetFlag(FLAGS_logprobs), std::ios::binary);
   for (std::string line; std::getline(std::cin, line);) {
     std::istringstream ids(line);
     std::vector<int32_t> prompt;
     for (int32_t id; ids >> id;) prompt.push_back(id);
-    for (const int32_t token : Generate(owner, *executor, prompt, blocks)) {
-      std::cout << token << ' ';
-    }
+    const Generation generation = Generate(owner, *executor, prompt, blocks, model.config.vocab);
+    for (const int32_t token : generation.tokens) std::cout << token << ' ';
     std::cout << std::endl;
+    logprobs.write(reinterpret_cast<const char*>(generation.logprobs.data()),
+                   static_cast<std::streamsize>(generation.logprobs.size() * sizeof(float)));
   }
   std::promise<void> gone;
   owner.Post([&] {
