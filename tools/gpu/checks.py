@@ -1,15 +1,24 @@
 #!/usr/bin/env python3
 """What only a GPU can show, in two steps: build anywhere, run where the GPU is.
 
-    python3 tools/gpu/checks.py stage DIR     # builds, and puts binaries, their libraries and this script into DIR
-    python3 DIR/checks.py run                 # on the GPU machine: correctness, then figures beside their ceilings
+    python3 tools/gpu/checks.py stage DIR     # builds, and puts what is needed into DIR, laid out as a checkout
+    python3 DIR/tools/gpu/checks.py run       # on the GPU machine: correctness, then figures beside their ceilings
 
-The GPU machine needs a driver, cuBLAS 13 (the CUDA toolkit's or the one that PyTorch brings) and Python 3, nothing of
-Longhaul's. `run` ends with one line "N passed, N failed, N skipped" over the GoogleTest binaries and exits with 1 when one
-failed; the outputs lie in DIR/out, the summary in DIR/out/summary.json. --sanitize runs the kernel tests once more under
-each tool of compute-sanitizer, which takes minutes.
+The GPU machine needs a driver, cuBLAS 13 (the CUDA toolkit's or the one that PyTorch brings) and Python 3 with pytest,
+pytest-timeout, numpy, sentencepiece and tokenizers; for the comparison with Hugging Face also torch and transformers; nothing
+of Longhaul's. `run PART...` takes some of the parts:
 
-The tests of UCX over a GPU's memory run where the build has a UCX that knows it, and skip themselves elsewhere:
+    kernels    the CUDA kernels and the decoder over them: GoogleTest binaries
+    transport  the contract suites over a GPU's memory
+    serving    a process on the GPU, and a cluster of separate processes on it, against each other and the CPU
+    truth      logits and tokens against Hugging Face transformers' (serving and truth: tests/gpu, by pytest)
+    figures    benchmarks
+
+`run` ends with one line "N passed, N failed, N skipped" and exits with 1 when one failed; the outputs lie in DIR/out, the
+summary in DIR/out/summary.json. --sanitize runs the kernel tests once more under each tool of compute-sanitizer, which takes
+minutes. `stage --model` takes the default model along (98 MB), for real text; without it those tests skip themselves.
+
+Clusters on a GPU, and the tests of UCX over its memory, need a build with a UCX that knows it:
 
     pip download --no-deps libucx-cu13==1.22.0 -d WHEEL && unzip -q WHEEL/*.whl -d UCX
     cmake -S . -B build/gpu -G Ninja -DLONGHAUL_UCX_DIR=UCX/libucx
@@ -17,6 +26,7 @@ The tests of UCX over a GPU's memory run where the build has a UCX that knows it
 """
 
 import argparse
+import collections
 import json
 import os
 import pathlib
@@ -28,13 +38,24 @@ import time
 
 TESTS = (
     "elementwise_test", "cuda_prefill_matmul_test", "prefill_attention_test", "decode_attention_test", "decode_matmul_cut_test", "decode_matmul_test",
-    "gpu_sampler_test", "slab_digest_test", "cuda_decoder_test",
+    "gpu_sampler_test", "slab_digest_test", "cuda_decoder_test", "large_offsets_test",
 )
 # Their CPU cases have run where the build was made; these filters leave the GPU's.
 TRANSPORT_TESTS = {"ucx_contract_test": "*/Cuda", "ucx_peer_test": "*/Cuda", "self_test_process_test": "*/Cuda"}
+PARTS = ("kernels", "transport", "serving", "truth", "figures")
+PYTEST = {"serving": "tests/gpu/test_serving.py", "truth": "tests/gpu/test_transformers.py"}
+SERVERS = ("longhaul_router", "longhaul_prefill", "longhaul_decode", "longhaul_standalone", "model_generate")
+# Where the launcher looks for binaries, from the staged folder's root.
+BINARIES = pathlib.Path("build", "release", "bin")
+# Python and data of a checkout that run there, and a package of pure Python that few machines have.
+SOURCES = ("tools/gpu/*.py", "tools/launcher/*.py", "tools/bench/*.py", "tests/gpu/*.py", "tests/reference/*.py", "tests/bench/*.py",
+           "tests/router/text/*.py", "tests/e2e/exact_answers.py", "tests/e2e/golden/*")
+PACKAGE = "gguf==0.19.0"
+ROOT = pathlib.Path(__file__).resolve().parents[2]  # of the checkout, or of what was staged
+sys.path.append(str(ROOT))
 # Our link beside ucx_perftest, where the staged UCX brought it.
 LINK_BENCH = "transport_bench"
-BESIDE_PERFTEST = "transport.py"
+BESIDE_PERFTEST = "tools/bench/transport.py"
 # What libuct.so.0 loads from the folder ucx beside it, and where that folder's own libraries lie in the wheel.
 UCX_PLUGINS = ("libuct_cma.so.0", "libuct_cuda.so.0", "libucm_cuda.so.0", "libucx_perftest_cuda.so.0")
 UCX_WHEEL_LIBRARIES = "../../libucx_cu13.libs"
@@ -43,14 +64,16 @@ UCX_PERFTEST = "../bin/ucx_perftest"
 BENCHMARKS = (
     "prefill_attention_bench", "decode_attention_bench", "decode_matmul_bench", "kv_memory_bench", "cuda_model_bench",
 )
-BESIDE_TORCH = "torch_attention.py"
+BESIDE_TORCH = "tests/bench/torch_attention.py"
 SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
 TEST_SECONDS = 300
 BENCHMARK_SECONDS = 200
 SANITIZER_SECONDS = 900
+PYTEST_SECONDS = 900
 # Found on the GPU machine, not carried: the C and C++ runtimes, and cuBLAS, which is larger than all the rest.
 THERE = re.compile(r"^(?:ld-linux|linux-vdso|lib(?:c|m|dl|rt|pthread|stdc\+\+|gcc_s|cublas|cublasLt|cuda)\.so)")
 COUNTS = re.compile(r"\[  (PASSED|SKIPPED|FAILED)  ?\] (\d+) tests?")
+PYTEST_COUNTS = re.compile(r"(\d+) (passed|failed|skipped)")
 
 
 def libraries(binary):
@@ -65,29 +88,45 @@ def stage_ucx(libraries_folder, folder):
     found = [libraries_folder / "ucx" / name for name in UCX_PLUGINS] + [libraries_folder / UCX_PERFTEST]
     (folder / "lib" / "ucx").mkdir(exist_ok=True)
     for file in filter(pathlib.Path.is_file, found):
-        to = folder / ("lib/ucx" if file.suffix else "bin") / file.name
+        to = folder / ("lib/ucx" if file.suffix else BINARIES) / file.name
         subprocess.run(["strip", "-o", to, file], check=True)
     for file in (libraries_folder / UCX_WHEEL_LIBRARIES).glob("*.so*"):
         shutil.copy(file, folder / "lib")
 
 
-def stage(folder, build):
-    names = (*TESTS, *TRANSPORT_TESTS, *BENCHMARKS)
-    places = {name: folder / name for name in names} | {LINK_BENCH: folder / "bin" / LINK_BENCH}
-    subprocess.run(["ninja", "-C", build, *places], check=True)
-    for part in ("lib", "bin"):
+def copy_sources(folder):
+    for pattern in SOURCES:
+        for file in ROOT.glob(pattern):
+            to = folder / file.relative_to(ROOT)
+            to.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, to)
+
+
+def stage(folder, build, with_model):
+    names = (*TESTS, *TRANSPORT_TESTS, *BENCHMARKS, LINK_BENCH, *SERVERS)
+    subprocess.run(["ninja", "-C", build, *names], check=True)
+    for part in ("lib", BINARIES):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    for name, place in places.items():
+    copied = set()
+    for name in names:
         binary = pathlib.Path(build, "bin", name)
-        subprocess.run(["strip", "-o", place, binary], check=True)
+        subprocess.run(["strip", "-o", folder / BINARIES / name, binary], check=True)
         for library in map(pathlib.Path, libraries(binary)):
-            shutil.copy(library, folder / "lib")
+            if library in copied:
+                continue
+            copied.add(library)
+            subprocess.run(["strip", "-o", folder / "lib" / library.name, library], check=True)
             if library.name == "libuct.so.0":
                 stage_ucx(library.resolve().parent, folder)
-    here = pathlib.Path(__file__).resolve()
-    shutil.copy(here, folder)
-    shutil.copy(here.parents[2] / "tests" / "bench" / BESIDE_TORCH, folder)
-    shutil.copy(here.parents[1] / "bench" / BESIDE_PERFTEST, folder)
+    copy_sources(folder)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--upgrade", "--target", folder / "python", PACKAGE],
+                   check=True)
+    if with_model:
+        from tools.launcher import model
+
+        to = folder / model.DEFAULT.path.relative_to(ROOT)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(model.DEFAULT.path, to)
     files = [file for file in folder.rglob("*") if file.is_file()]
     print(f"{len(files)} files, {sum(file.stat().st_size for file in files) / 1e6:.0f} MB in {folder}")
 
@@ -115,55 +154,76 @@ def run_one(command, seconds, log, environment):
     return code, text
 
 
-def run_tests(folder, out, environment, sanitizer=None):
-    """Counts by outcome; a binary that ends badly without naming a failed test counts as one."""
-    total = {"PASSED": 0, "FAILED": 0, "SKIPPED": 0}
-    # The sanitizers look at kernels, and the transport has none.
-    for name in TESTS if sanitizer else (*TESTS, *TRANSPORT_TESTS):
-        command = [folder / name]
+def count(log, code, found):
+    """The outcomes of one run; one that ends badly without naming a failed test counts as one."""
+    counts = {kind: int(number) for number, kind in found}
+    if code != 0:
+        counts["failed"] = max(1, counts.get("failed", 0))
+        print(log[-3000:])
+    return counts
+
+
+def run_gtests(names, out, environment, sanitizer=None):
+    total = collections.Counter()
+    for name in names:
+        command = [ROOT / BINARIES / name]
         if name in TRANSPORT_TESTS:
             command.append(f"--gtest_filter={TRANSPORT_TESTS[name]}")
         if sanitizer:
             command = ["compute-sanitizer", "--tool", sanitizer, "--error-exitcode", "1", *command]
-        log = out / f"{sanitizer or 'test'}-{name}.txt"
-        code, text = run_one(command, SANITIZER_SECONDS if sanitizer else TEST_SECONDS, log, environment)
-        counts = {kind: int(count) for kind, count in COUNTS.findall(text)}
-        if code != 0:
-            counts["FAILED"] = max(1, counts.get("FAILED", 0))
-            print(text[-3000:])
-        for kind, count in counts.items():
-            total[kind] += count
+        code, log = run_one(command, SANITIZER_SECONDS if sanitizer else TEST_SECONDS, out / f"{sanitizer or 'test'}-{name}.txt",
+                            environment)
+        total.update(count(log, code, [(number, kind.lower()) for kind, number in COUNTS.findall(log)]))
     return total
 
 
-def run(folder, sanitize):
-    out = folder / "out"
+def run_pytest(file, out, environment):
+    command = [sys.executable, "-B", "-m", "pytest", "-p", "no:cacheprovider", "-rs", f"--rootdir={ROOT}", ROOT / file]
+    code, log = run_one(command, PYTEST_SECONDS, out / f"{pathlib.Path(file).stem}.txt", environment)
+    print(log)
+    return count("", code, PYTEST_COUNTS.findall(log.splitlines()[-1]))
+
+
+def run_figures(out, environment):
+    benchmarks = [[ROOT / BINARIES / name] for name in BENCHMARKS]
+    if subprocess.run([sys.executable, "-c", "import torch"], capture_output=True, check=False).returncode == 0:
+        benchmarks.append([sys.executable, ROOT / BESIDE_TORCH, "--bench", ROOT / BINARIES / "prefill_attention_bench"])
+    perftest = ROOT / BINARIES / "ucx_perftest"
+    if perftest.exists():
+        benchmarks.append([sys.executable, ROOT / BESIDE_PERFTEST, "--build", ROOT / BINARIES.parent, "--perftest", perftest,
+                           "--memory", "cuda"])
+    figures = {}
+    for command in benchmarks:
+        name = pathlib.Path(command[1] if len(command) > 1 else command[0]).name
+        code, log = run_one(command, BENCHMARK_SECONDS, out / f"{name}.txt", environment)
+        print(log, flush=True)
+        figures[name] = {"exit": code, "output": log.splitlines()}
+    return figures
+
+
+def run(parts, sanitize):
+    out = ROOT / "out"
     out.mkdir(exist_ok=True)
     cublas = cublas_folder()
     if cublas is None:
         sys.exit("error: no libcublasLt.so.13 on this machine\nwhy:   the CUDA backend's products are cuBLAS's\n"
                  "fix:   install the CUDA toolkit 13, or PyTorch for CUDA 13")
-    path = ":".join(filter(None, (str(folder / "lib"), cublas, os.environ.get("LD_LIBRARY_PATH"))))
-    environment = {**os.environ, "LD_LIBRARY_PATH": path}
-    totals = run_tests(folder, out, environment)
+    path = ":".join(filter(None, (str(ROOT / "lib"), cublas, os.environ.get("LD_LIBRARY_PATH"))))
+    environment = {**os.environ, "LD_LIBRARY_PATH": path, "PYTHONPATH": f"{ROOT}:{ROOT / 'python'}"}
+    totals = collections.Counter()
+    if "kernels" in parts:
+        totals += run_gtests(TESTS, out, environment)
+    if "transport" in parts:
+        totals += run_gtests(TRANSPORT_TESTS, out, environment)
+    for part in PYTEST:
+        if part in parts:
+            totals.update(run_pytest(PYTEST[part], out, environment))
     for sanitizer in SANITIZERS if sanitize else ():
-        for kind, count in run_tests(folder, out, environment, sanitizer).items():
-            totals[kind] += count
-    benchmarks = [[folder / name] for name in BENCHMARKS]
-    if subprocess.run([sys.executable, "-c", "import torch"], capture_output=True, check=False).returncode == 0:
-        benchmarks.append([sys.executable, folder / BESIDE_TORCH, "--bench", folder / "prefill_attention_bench"])
-    perftest = folder / "bin" / "ucx_perftest"
-    if perftest.exists():
-        benchmarks.append([sys.executable, folder / BESIDE_PERFTEST, "--build", folder, "--perftest", perftest, "--memory", "cuda"])
-    figures = {}
-    for command in benchmarks:
-        name = pathlib.Path(command[1] if len(command) > 1 else command[0]).name
-        code, text = run_one(command, BENCHMARK_SECONDS, out / f"{name}.txt", environment)
-        print(text, flush=True)
-        figures[name] = {"exit": code, "output": text.splitlines()}
+        totals += run_gtests(TESTS, out, environment, sanitizer)
+    figures = run_figures(out, environment) if "figures" in parts else {}
     (out / "summary.json").write_text(json.dumps({"tests": totals, "figures": figures}, indent=1), encoding="utf-8")
-    print(f"{totals['PASSED']} passed, {totals['FAILED']} failed, {totals['SKIPPED']} skipped")
-    return 1 if totals["FAILED"] or any(figure["exit"] for figure in figures.values()) else 0
+    print(f"{totals['passed']} passed, {totals['failed']} failed, {totals['skipped']} skipped")
+    return 1 if totals["failed"] or any(figure["exit"] for figure in figures.values()) else 0
 
 
 def main():
@@ -171,14 +231,16 @@ def main():
     commands = parser.add_subparsers(dest="command", required=True)
     staging = commands.add_parser("stage", help="build and collect everything in a folder")
     staging.add_argument("folder", type=pathlib.Path)
-    staging.add_argument("--build", default="build/release")
-    running = commands.add_parser("run", help="run what lies beside this script, on the GPU machine")
+    staging.add_argument("--build", default=ROOT / "build/release")
+    staging.add_argument("--model", action="store_true", help="take the default model along, which ./longhaul up fetches")
+    running = commands.add_parser("run", help="run what was staged, on the GPU machine")
+    running.add_argument("parts", nargs="*", choices=[*PARTS, []], default=PARTS, metavar="PART")
     running.add_argument("--sanitize", action="store_true")
     arguments = parser.parse_args()
     if arguments.command == "stage":
-        stage(arguments.folder, arguments.build)
+        stage(arguments.folder, arguments.build, arguments.model)
         return 0
-    return run(pathlib.Path(__file__).resolve().parent, arguments.sanitize)
+    return run(arguments.parts, arguments.sanitize)
 
 
 if __name__ == "__main__":
