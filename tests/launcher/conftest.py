@@ -72,7 +72,7 @@ server.serve_forever()
 def home(tmp_path, monkeypatch):
     """All of the launcher's folders, empty."""
     monkeypatch.setattr(paths, "HOME", tmp_path)
-    for name in ("MODELS", "DOWNLOADS", "VENV", "LOGS", "RUN", "EXPECTED", "REPORTS"):
+    for name in ("MODELS", "DOWNLOADS", "VENV", "UCX", "LOGS", "RUN", "EXPECTED", "REPORTS"):
         monkeypatch.setattr(paths, name, tmp_path / name.lower())
     return tmp_path
 

@@ -5,7 +5,7 @@ import re
 import subprocess
 import time
 
-from tools.launcher import paths
+from tools.launcher import paths, ucx
 from tools.launcher.failure import Failure
 
 SERVING = ("longhaul_prefill", "longhaul_decode", "longhaul_router", "longhaul_standalone")
@@ -23,13 +23,15 @@ def binary(name, preset="release"):
 def _configure(preset, step, log):
     folder = paths.BUILD / preset
     stamp = folder / "configured.sha256"
-    digest = hashlib.sha256((paths.ROOT / "CMakePresets.json").read_bytes()).hexdigest()
-    # Ninja itself configures again when a CMakeLists.txt changes; it does not look at the presets.
+    ucx_folder = str(ucx.found() or "") if preset == "release" else ""
+    digest = hashlib.sha256((paths.ROOT / "CMakePresets.json").read_bytes() + ucx_folder.encode()).hexdigest()
+    # Ninja itself configures again when a CMakeLists.txt changes; it does not look at the presets and at these settings.
     if (folder / "build.ninja").exists() and stamp.exists() and stamp.read_text() == digest:
         return
     step.update("configuring")
     result = subprocess.run(
-        ["cmake", "--preset", preset], cwd=paths.ROOT, capture_output=True, text=True, check=False
+        ["cmake", "--preset", preset, "-Uucx_DIR", f"-DLONGHAUL_UCX_DIR={ucx_folder}"],
+        cwd=paths.ROOT, capture_output=True, text=True, check=False,
     )
     log.write(result.stdout + result.stderr)
     if result.returncode != 0:

@@ -15,6 +15,7 @@ START_SECONDS = 120
 ROUTER_DRAIN = "--drain_s=5"
 WORKER_DRAIN = "--drain_s=2"
 READY_SECONDS = 60
+GPU_MEMORY_SHARE = 0.9  # of each GPU, for all workers on it
 BINARIES = {
     "prefill": "longhaul_prefill",
     "decode": "longhaul_decode",
@@ -32,6 +33,7 @@ class Shape:
     decode: int = 2
     threads: int = 0  # for each worker; 0: the cores shared out evenly
     port: int = 8000  # 0: any free one
+    gpus: int = 0  # for the workers to share; a standalone takes the first by itself
     standalone: bool = False
     detached: bool = False
     served_name: str = ""  # what clients call the model; empty: as its file says
@@ -47,6 +49,13 @@ class Shape:
     def threads_each(self):
         workers = 1 if self.standalone else self.prefill + self.decode
         return self.threads or max(1, len(os.sched_getaffinity(0)) // workers)
+
+    def gpu_flags(self, worker):
+        """Which GPU the cluster's so many-th worker takes, and how much of its memory: the GPUs go round."""
+        if self.gpus == 0:
+            return ()
+        together = -(-(self.prefill + self.decode) // self.gpus)
+        return f"--device={worker % self.gpus}", f"--gpu_memory_share={GPU_MEMORY_SHARE / together:.3f}"
 
     def roles(self):
         return ("standalone",) if self.standalone else ("prefill", "decode", "router")
@@ -131,7 +140,8 @@ def start(shape, report=lambda text: None):
             for role, count, own in (("prefill", shape.prefill, shape.prefill_flags),
                                      ("decode", shape.decode, shape.decode_flags)):
                 for i in range(count):
-                    spawn(role, f"{role}-{i}", f"--name={role}-{i}", *worker_flags, *own)
+                    gpu = shape.gpu_flags(len(instance.processes))
+                    spawn(role, f"{role}-{i}", f"--name={role}-{i}", *gpu, *worker_flags, *own)
             workers = list(instance.processes)
             processes.wait_ready(workers, START_SECONDS, lambda n, of: report(f"{n} of {of} workers listen"))
             pools = [

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 
-from tools.launcher import build, cluster, doctor, drive, model, packages, paths, ports, processes
+from tools.launcher import build, cluster, doctor, drive, model, packages, paths, ports, processes, ucx
 from tools.launcher.failure import Failure
 from tools.launcher.progress import Progress
 
@@ -88,12 +88,13 @@ class _SetupLock:
 
 
 def _set_up(progress, yes, resolve_model, targets=build.SERVING):
-    """doctor, packages, build, model. Each skips itself when there is nothing to do."""
+    """doctor, packages, ucx, build, model. Each skips itself when there is nothing to do. (the machine, the model's path)"""
     with _SetupLock(progress):
         machine = doctor.check(progress)
         packages.ensure(progress, packages.BUILD, yes)
+        ucx.ensure(progress, machine)
         build.run(progress, machine, targets)
-        return resolve_model(progress)
+        return machine, resolve_model(progress)
 
 
 def _running_on(port):
@@ -173,10 +174,10 @@ def _check_port_early(port):
 
 def up(progress, options):
     _check_port_early(options.port)
-    path = _set_up(progress, options.yes, model.fetch)
-    wanted = drive.expected(progress, path)
+    machine, path = _set_up(progress, options.yes, model.fetch)
+    wanted = drive.expected(progress, path, machine.backend)
     shape = cluster.Shape(
-        str(path), threads=options.threads, port=options.port, detached=options.detach,
+        str(path), threads=options.threads, port=options.port, gpus=machine.usable_gpus, detached=options.detach,
         served_name=model.served_name(path),
     )
     instance, started = _start_or_reuse(progress, shape)
@@ -200,10 +201,10 @@ def serve(progress, options):
         raise Failure("--standalone and --prefill or --decode do not go together",
                       "a standalone is one process that does both", "leave one of them out", exit_code=2)
     _check_port_early(options.port)
-    path = _set_up(progress, options.yes, lambda screen: model.resolve(screen, options.model))
+    machine, path = _set_up(progress, options.yes, lambda screen: model.resolve(screen, options.model))
     shape = cluster.Shape(
-        str(path), options.prefill or 1, options.decode or 1, options.threads, options.port, options.standalone,
-        options.detach, model.served_name(path),
+        str(path), options.prefill or 1, options.decode or 1, options.threads, options.port, machine.usable_gpus,
+        options.standalone, options.detach, model.served_name(path),
     )
     instance, started = _start_or_reuse(progress, shape)
     try:
@@ -221,6 +222,7 @@ def test(progress, options):
     with _SetupLock(progress):
         machine = doctor.check(progress)
         packages.ensure(progress, packages.BUILD | packages.TEST, options.yes)
+        ucx.ensure(progress, machine)
         testing.set_up(progress, machine, options.only)
     return testing.run(progress, machine, options.only, options.pattern)
 

@@ -19,14 +19,22 @@ class Machine:
     nvcc: bool
     gpus: int
 
+    @property
+    def usable_gpus(self):
+        """GPUs that what is built here will compute on."""
+        return self.gpus if self.nvcc else 0
+
+    @property
+    def backend(self):
+        return "CUDA backend" if self.usable_gpus else "CPU backend"
+
     def line(self):
         sets = f" ({', '.join(self.instruction_sets)})" if self.instruction_sets else ""
         gpu = f"{self.gpus} GPU" + ("s" if self.gpus != 1 else "") if self.gpus else "no GPU"
         toolkit = ", CUDA toolkit" if self.nvcc else ""
-        backend = "CUDA backend for --standalone" if self.gpus and self.nvcc else "CPU backend"
         return (
             f"{self.system}, {self.cores} core{'s' if self.cores != 1 else ''}{sets}, "
-            f"{self.memory_bytes / 2**30:.0f} GiB, {gpu}{toolkit} -> {backend}"
+            f"{self.memory_bytes / 2**30:.0f} GiB, {gpu}{toolkit} -> {self.backend}"
         )
 
 

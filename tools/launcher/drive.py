@@ -73,21 +73,22 @@ def run(address, jobs, report):
     return result
 
 
-def _expected_file(model_path, jobs):
-    """Keyed by all that the replies may depend on: the model, the standalone's binary, the load."""
+def _expected_file(model_path, backend, jobs):
+    """Keyed by all that the replies may depend on: the model, the standalone's binary, what computes, the load."""
     key = hashlib.sha256()
     for part in (model.sha256_of(model_path), model.sha256_of(build.binary("longhaul_standalone"))):
         key.update(part.encode())
+    key.update(backend.encode())
     key.update(repr(jobs).encode())
     return paths.EXPECTED / f"{key.hexdigest()[:32]}.json"
 
 
-def expected(progress, model_path):
+def expected(progress, model_path, backend):
     """The standalone's replies to the load, from an earlier run where there is one."""
     with progress.step("baseline") as step:
         standalone = None
         jobs = load.jobs("")
-        file = _expected_file(model_path, jobs)
+        file = _expected_file(model_path, backend, jobs)
         try:
             outcomes = json.loads(file.read_text())
             step.skip("the standalone's replies are known from an earlier run")
