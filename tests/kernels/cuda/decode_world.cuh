@@ -76,7 +76,6 @@ class DecodeWorld {
     if (options_.all_layers) {
       FillRandomKernel<<<2048, 256>>>(pool.data(), pool.size(), options_.seed, kKvScale);
     } else {
-      pool.Poison();
       for (int row = 0; row < rows_; ++row) {
         if (options_.keys[row] == 0) continue;
         FillKvKernel<<<512, 256>>>(layer, layout, layout.slab_elements(),
@@ -86,7 +85,6 @@ class DecodeWorld {
     }
     FillRandomKernel<<<512, 256>>>(qkv.data(), qkv.size(), options_.seed + 7, kQueryScale);
     CudaCheckLaunch("random inputs");
-    scratch.Poison();
     CudaCheck(cudaMemset(scratch.data(), 0, scratch_layout.counter_bytes()), "counters");
     DecodeSchedule schedule;
     PlanDecode(plan_rows, &schedule);

@@ -7,8 +7,9 @@
 #include <cmath>
 
 #include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/cuda_device.h"
 #include "kernels/rope.h"
-#include "tests/kernels/cuda/on_device.h"
+#include "tests/kernels/cuda/device_array.h"
 #include "tests/kernels/random_data.h"
 
 namespace longhaul {
@@ -21,12 +22,12 @@ class ElementwiseTest : public testing::Test {
     device_ = CudaDevice::Open(0, 0.5).value();
   }
   template <typename T>
-  OnDevice<T> Up(const std::vector<T>& values) {
-    return OnDevice<T>(*device_, values);
+  DeviceArray<T> Up(const std::vector<T>& values) {
+    return DeviceArray<T>(values);
   }
   template <typename T>
-  OnDevice<T> Poisoned(int64_t count) {
-    return OnDevice<T>(*device_, count);
+  DeviceArray<T> Poisoned(int64_t count) {
+    return DeviceArray<T>(count);
   }
   cudaStream_t stream() { return device_->stream(); }
 
@@ -54,7 +55,7 @@ TEST_F(ElementwiseTest, EmbedCopiesRows) {
     const auto up_table = Up(table);
     const auto up_tokens = Up(tokens);
     LaunchEmbed(out.data(), up_table.data(), up_tokens.data(), tokens.size(), width, stream());
-    const std::vector<float> got = out.Down();
+    const std::vector<float> got = out.Read();
     for (size_t row = 0; row < tokens.size(); ++row) {
       for (int64_t i = 0; i < width; ++i) {
         ASSERT_EQ(got[row * width + i], F32FromBF16(table[tokens[row] * width + i]));
@@ -72,7 +73,7 @@ TEST_F(ElementwiseTest, RmsNormAgainstFloat64) {
     const auto up_x = Up(x);
     const auto up_weight = Up(weight);
     LaunchRmsNorm(out.data(), up_x.data(), up_weight.data(), rows, width, 1e-5f, stream());
-    const std::vector<Bf16> got = out.Down();
+    const std::vector<Bf16> got = out.Read();
     for (int64_t row = 0; row < rows; ++row) {
       double squares = 0;
       for (int64_t i = 0; i < width; ++i)
@@ -98,7 +99,7 @@ TEST_F(ElementwiseTest, HeadNormAgainstFloat64) {
     const auto up_weight = Up(weight);
     LaunchHeadNorm(qkv.data(), rows, width, column, heads, head_dim, up_weight.data(), 1e-6f,
                    stream());
-    const std::vector<Bf16> got = qkv.Down();
+    const std::vector<Bf16> got = qkv.Read();
     for (int64_t row = 0; row < rows; ++row) {
       for (int64_t i = 0; i < width; ++i) {
         const int64_t in_heads = i - column;
@@ -149,8 +150,8 @@ TEST_F(ElementwiseTest, RotatesAndStores) {
       call.angles = angles.data();
       call.slots = up_slots.data();
       LaunchRopeAndStoreKv(call, stream());
-      const std::vector<Bf16> got_qkv = qkv.Down();
-      const std::vector<Bf16> got_pool = pool.Down();
+      const std::vector<Bf16> got_qkv = qkv.Read();
+      const std::vector<Bf16> got_pool = pool.Read();
       for (int64_t row = 0; row < call.rows; ++row) {
         for (int head = 0; head < call.heads + 4; ++head) {
           const Bf16* from = x.data() + row * width + head * head_dim;
@@ -186,7 +187,7 @@ TEST_F(ElementwiseTest, GatedActivationAgainstFloat64) {
     auto out = Poisoned<Bf16>(rows * width);
     const auto up_x = Up(x);
     LaunchGatedActivation(out.data(), up_x.data(), rows, width, stream());
-    const std::vector<Bf16> got = out.Down();
+    const std::vector<Bf16> got = out.Read();
     for (int64_t row = 0; row < rows; ++row) {
       for (int64_t i = 0; i < width; ++i) {
         const int64_t at = row * 2 * width + i / kGatedRows * 2 * kGatedRows + i % kGatedRows;

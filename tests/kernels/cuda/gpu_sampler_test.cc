@@ -8,7 +8,7 @@
 
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/sampler.h"
-#include "tests/kernels/cuda/on_device.h"
+#include "tests/kernels/cuda/device_array.h"
 #include "tests/kernels/random_data.h"
 
 namespace longhaul {
@@ -26,7 +26,7 @@ class GpuSamplerTest : public testing::Test {
 
   // Each row of logits with each row of params, on both; counts the rows that differ.
   int Differences(const std::vector<float>& logits, int64_t vocab, std::vector<SampleRow> rows) {
-    const OnDevice<float> there(*device_, logits);
+    const DeviceArray<float> there(logits);
     const auto got = sampler_->Sample(there.data(), vocab, rows);
     int differences = 0;
     for (size_t i = 0; i < rows.size(); ++i) {

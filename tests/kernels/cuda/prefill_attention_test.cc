@@ -92,7 +92,6 @@ class World {
     const PrefillAttentionPlan plan = PlanPrefillAttention(batch, tables);
     const DeviceArray<uint16_t> device_qkv(qkv);
     DeviceArray<uint16_t> out(rows * out_width());
-    out.Poison();
     const DeviceArray<PrefillAttentionItem> device_items(plan.items);
     const DeviceArray<int32_t> device_tables(block_tables);
     PrefillAttentionCall call;

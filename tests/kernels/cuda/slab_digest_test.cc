@@ -6,7 +6,7 @@
 #include "common/model/kv_memory.h"
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/cuda_kv_memory.h"
-#include "tests/kernels/cuda/on_device.h"
+#include "tests/kernels/cuda/device_array.h"
 
 namespace longhaul {
 namespace {
@@ -33,8 +33,7 @@ TEST_F(SlabDigestTest, EqualTheHosts) {
   for (const int64_t slab_bytes : {256, 1024, 1088, 2048, 4096, 6144, 20480, 65536, 65600}) {
     constexpr int64_t kSlabs = 37;
     const std::vector<uint64_t> words = RandomWords(kSlabs * slab_bytes / 8, slab_bytes);
-    const OnDevice<uint64_t> there(*device_, words);
-    there.Down();
+    const DeviceArray<uint64_t> there(words);
     std::vector<const std::byte*> here_slabs, there_slabs;
     for (int64_t i = kSlabs - 1; i >= 0; --i) {
       here_slabs.push_back(reinterpret_cast<const std::byte*>(words.data()) + i * slab_bytes);
@@ -50,8 +49,7 @@ TEST_F(SlabDigestTest, ManySlabsInOneCall) {
   constexpr int64_t kSlabs = 40000;
   constexpr int64_t kSlabBytes = 256;
   const std::vector<uint64_t> words = RandomWords(kSlabs * kSlabBytes / 8, 1);
-  const OnDevice<uint64_t> there(*device_, words);
-  there.Down();
+  const DeviceArray<uint64_t> there(words);
   std::vector<const std::byte*> here_slabs, there_slabs;
   for (int64_t i = 0; i < kSlabs; ++i) {
     here_slabs.push_back(reinterpret_cast<const std::byte*>(words.data()) + i * kSlabBytes);
@@ -63,14 +61,12 @@ TEST_F(SlabDigestTest, ManySlabsInOneCall) {
 
 TEST_F(SlabDigestTest, CopiesRuns) {
   const std::vector<uint64_t> words = RandomWords(64, 2);
-  const OnDevice<uint64_t> from(*device_, words);
-  OnDevice<uint64_t> to(*device_, std::vector<uint64_t>(64));
-  from.Down();
-  to.Down();
+  const DeviceArray<uint64_t> from(words);
+  DeviceArray<uint64_t> to(64);
   const auto* source = reinterpret_cast<const std::byte*>(from.data());
   auto* target = reinterpret_cast<std::byte*>(to.data());
   memory_->Copy({{target, source + 256, 128}, {target + 128, source, 256}});
-  const std::vector<uint64_t> got = to.Down();
+  const std::vector<uint64_t> got = to.Read();
   for (int i = 0; i < 16; ++i) EXPECT_EQ(got[i], words[32 + i]);
   for (int i = 0; i < 32; ++i) EXPECT_EQ(got[16 + i], words[i]);
 }
