@@ -8,6 +8,9 @@ from tools.launcher import cluster, drive, load
 from tools.launcher.failure import Failure
 from tools.launcher.progress import Progress
 
+ON_CPU = {"gpus": 0, "worker_flags": ("--backend=cpu",)}
+ON_GPU = {"gpus": 1, "worker_flags": ("--backend=auto",)}
+
 
 @pytest.fixture
 def progress():
@@ -30,7 +33,7 @@ def drive_a_cluster(progress, model_path, wanted):
 
 
 def test_equal_replies_pass_and_are_reported(stand_ins, progress, model_path):
-    wanted = drive.expected(progress, model_path, "CPU backend")
+    wanted = drive.expected(progress, model_path, ON_CPU)
     assert set(wanted) == {job.name for job in load.jobs("")}
     drive_a_cluster(progress, model_path, wanted)
     said = progress.stream.getvalue()
@@ -40,16 +43,18 @@ def test_equal_replies_pass_and_are_reported(stand_ins, progress, model_path):
 
 
 def test_the_standalones_replies_are_asked_for_once(stand_ins, progress, model_path):
-    first = drive.expected(progress, model_path, "CPU backend")
+    first = drive.expected(progress, model_path, ON_CPU)
     stand_ins("standalone", die="must not be started again")
-    assert drive.expected(progress, model_path, "CPU backend") == first
+    assert drive.expected(progress, model_path, ON_CPU) == first
+    with pytest.raises(Failure):
+        drive.expected(progress, model_path, ON_GPU)
     model_path.write_bytes(b"other weights")
     with pytest.raises(Failure):
-        drive.expected(progress, model_path, "CPU backend")
+        drive.expected(progress, model_path, ON_CPU)
 
 
 def test_a_different_reply_is_a_failure_that_shows_both(stand_ins, progress, model_path):
-    wanted = drive.expected(progress, model_path, "CPU backend")
+    wanted = drive.expected(progress, model_path, ON_CPU)
     stand_ins("router", suffix="!")
     with pytest.raises(Failure) as caught:
         drive_a_cluster(progress, model_path, wanted)
@@ -59,7 +64,7 @@ def test_a_different_reply_is_a_failure_that_shows_both(stand_ins, progress, mod
 
 @pytest.mark.parametrize("fault, said", [({"fail": True}, "HTTP 503"), ({"break_off": True}, "without [DONE]")])
 def test_a_failed_request_is_a_failure(stand_ins, progress, model_path, fault, said):
-    wanted = drive.expected(progress, model_path, "CPU backend")
+    wanted = drive.expected(progress, model_path, ON_CPU)
     stand_ins("router", **fault)
     with pytest.raises(Failure) as caught:
         drive_a_cluster(progress, model_path, wanted)

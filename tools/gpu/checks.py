@@ -53,6 +53,8 @@ SOURCES = ("tools/gpu/*.py", "tools/launcher/*.py", "tools/bench/*.py", "tests/g
 PACKAGE = "gguf==0.19.0"
 ROOT = pathlib.Path(__file__).resolve().parents[2]  # of the checkout, or of what was staged
 sys.path.append(str(ROOT))
+
+from tools.launcher import model  # noqa: E402
 # Our link beside ucx_perftest, where the staged UCX brought it.
 LINK_BENCH = "transport_bench"
 BESIDE_PERFTEST = "tools/bench/transport.py"
@@ -119,11 +121,9 @@ def stage(folder, build, with_model):
             if library.name == "libuct.so.0":
                 stage_ucx(library.resolve().parent, folder)
     copy_sources(folder)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--upgrade", "--target", folder / "python", PACKAGE],
-                   check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--root-user-action=ignore", "--no-deps", "--upgrade", "--target",
+                    folder / "python", PACKAGE], check=True)
     if with_model:
-        from tools.launcher import model
-
         to = folder / model.DEFAULT.path.relative_to(ROOT)
         to.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(model.DEFAULT.path, to)

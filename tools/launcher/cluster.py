@@ -33,10 +33,10 @@ class Shape:
     decode: int = 2
     threads: int = 0  # for each worker; 0: the cores shared out evenly
     port: int = 8000  # 0: any free one
-    gpus: int = 0  # for the workers to share; a standalone takes the first by itself
     standalone: bool = False
     detached: bool = False
     served_name: str = ""  # what clients call the model; empty: as its file says
+    gpus: int = 0  # for the workers to share; a standalone takes the first by itself
     router_flags: tuple = ()
     worker_flags: tuple = ()
     prefill_flags: tuple = ()

@@ -28,6 +28,8 @@ def _parser():
         verb.add_argument("--port", type=_port, default=8000, help="HTTP port of the API (default 8000; 0: any free one)")
         verb.add_argument("--threads", type=_count, default=0, metavar="T",
                           help="threads of each worker (default: the cores shared out)")
+        verb.add_argument("--backend", choices=("auto", "cpu", "cuda"), default="auto",
+                          help="what computes (default auto: GPUs where they answer)")
         verb.add_argument("--detach", action="store_true", help="return once it serves and leave it running")
         verb.add_argument("-y", "--yes", action="store_true", help="install missing Debian packages without asking")
 
@@ -95,6 +97,12 @@ def _set_up(progress, yes, resolve_model, targets=build.SERVING):
         ucx.ensure(progress, machine)
         build.run(progress, machine, targets)
         return machine, resolve_model(progress)
+
+
+def _computing(machine, options):
+    """The parts of a Shape that say what computes."""
+    gpus = 0 if options.backend == "cpu" else machine.usable_gpus
+    return {"gpus": gpus, "worker_flags": (f"--backend={options.backend}",)}
 
 
 def _running_on(port):
@@ -175,10 +183,11 @@ def _check_port_early(port):
 def up(progress, options):
     _check_port_early(options.port)
     machine, path = _set_up(progress, options.yes, model.fetch)
-    wanted = drive.expected(progress, path, machine.backend)
+    computing = _computing(machine, options)
+    wanted = drive.expected(progress, path, computing)
     shape = cluster.Shape(
-        str(path), threads=options.threads, port=options.port, gpus=machine.usable_gpus, detached=options.detach,
-        served_name=model.served_name(path),
+        str(path), threads=options.threads, port=options.port, detached=options.detach, served_name=model.served_name(path),
+        **computing,
     )
     instance, started = _start_or_reuse(progress, shape)
     try:
@@ -203,8 +212,8 @@ def serve(progress, options):
     _check_port_early(options.port)
     machine, path = _set_up(progress, options.yes, lambda screen: model.resolve(screen, options.model))
     shape = cluster.Shape(
-        str(path), options.prefill or 1, options.decode or 1, options.threads, options.port, machine.usable_gpus,
-        options.standalone, options.detach, model.served_name(path),
+        str(path), options.prefill or 1, options.decode or 1, options.threads, options.port, options.standalone,
+        options.detach, model.served_name(path), **_computing(machine, options),
     )
     instance, started = _start_or_reuse(progress, shape)
     try:

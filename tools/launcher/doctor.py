@@ -24,17 +24,14 @@ class Machine:
         """GPUs that what is built here will compute on."""
         return self.gpus if self.nvcc else 0
 
-    @property
-    def backend(self):
-        return "CUDA backend" if self.usable_gpus else "CPU backend"
-
     def line(self):
         sets = f" ({', '.join(self.instruction_sets)})" if self.instruction_sets else ""
         gpu = f"{self.gpus} GPU" + ("s" if self.gpus != 1 else "") if self.gpus else "no GPU"
         toolkit = ", CUDA toolkit" if self.nvcc else ""
+        backend = "CUDA backend" if self.usable_gpus else "CPU backend"
         return (
             f"{self.system}, {self.cores} core{'s' if self.cores != 1 else ''}{sets}, "
-            f"{self.memory_bytes / 2**30:.0f} GiB, {gpu}{toolkit} -> {self.backend}"
+            f"{self.memory_bytes / 2**30:.0f} GiB, {gpu}{toolkit} -> {backend}"
         )
 
 

@@ -73,22 +73,21 @@ def run(address, jobs, report):
     return result
 
 
-def _expected_file(model_path, backend, jobs):
+def _expected_file(model_path, computing, jobs):
     """Keyed by all that the replies may depend on: the model, the standalone's binary, what computes, the load."""
     key = hashlib.sha256()
     for part in (model.sha256_of(model_path), model.sha256_of(build.binary("longhaul_standalone"))):
         key.update(part.encode())
-    key.update(backend.encode())
-    key.update(repr(jobs).encode())
+    key.update(repr((computing, jobs)).encode())
     return paths.EXPECTED / f"{key.hexdigest()[:32]}.json"
 
 
-def expected(progress, model_path, backend):
-    """The standalone's replies to the load, from an earlier run where there is one."""
+def expected(progress, model_path, computing):
+    """The standalone's replies to the load, from an earlier run where there is one. `computing`: what of its Shape says on what."""
     with progress.step("baseline") as step:
         standalone = None
         jobs = load.jobs("")
-        file = _expected_file(model_path, backend, jobs)
+        file = _expected_file(model_path, computing, jobs)
         try:
             outcomes = json.loads(file.read_text())
             step.skip("the standalone's replies are known from an earlier run")
@@ -97,7 +96,7 @@ def expected(progress, model_path, backend):
             pass
         try:
             shape = cluster.Shape(
-                str(model_path), port=0, standalone=True, served_name=model.served_name(model_path)
+                str(model_path), port=0, standalone=True, served_name=model.served_name(model_path), **computing
             )
             standalone = cluster.start(shape, step.update)
             jobs = load.jobs(cluster.model_name(standalone))

@@ -8,7 +8,7 @@ from tools.launcher import paths, python
 from tools.launcher.test_report import Result, Stopwatch
 
 # Folders of tests/ with a suite of their own; every other test_*.py is a unit test beside its room.
-FOLDERS = {"tidy": "tidy", "e2e": "e2e", "sim": "sim", "contract": "contract"}
+FOLDERS = {"tidy": "tidy", "e2e": "e2e", "gpu": "e2e", "sim": "sim", "contract": "contract"}
 SUITE_SECONDS = 1500
 TEST_SECONDS = 300
 NO_TESTS = 5  # pytest's exit code
