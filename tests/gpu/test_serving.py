@@ -44,6 +44,7 @@ class Prompt:
     name: str
     content: object  # a text, token ids, or messages
     tokens: int  # to generate
+    slow: bool = False  # on a CPU
 
 
 def noise_prompts():
@@ -53,8 +54,8 @@ def noise_prompts():
 
 def real_prompts():
     # As token ids a case is its text again.
-    return [Prompt(case.name, case.chat() if case.form == "chat" else case.text, case.max_tokens) for case in truth_cases.CASES
-            if case.form != "tokens"]
+    return [Prompt(case.name, case.chat() if case.form == "chat" else case.text, case.max_tokens, case.length != "short")
+            for case in truth_cases.CASES if case.form != "tokens"]
 
 
 @pytest.fixture(scope="module", params=["noise", "smollm2"])
@@ -73,23 +74,19 @@ def subject(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def answers(gpu, subject):
-    """answers(shape options): {prompt's name: (Answer, headers)} of a server of that shape, asked once, several at once."""
+    """answers(shape options): {prompt's name: (Answer, headers)} of a server of that shape, several prompts at once."""
     _, path, prompts = subject
-    kept = {}
 
-    def asked(**shape):
-        key = tuple(sorted(shape.items()))
-        if key not in kept:
-            instance = cluster.start(cluster.Shape(str(path), port=0, **shape))
-            try:
-                def one(prompt):
-                    (answer,), _, headers = exact_answers.ask(instance, prompt.content, REQUEST_SECONDS, max_tokens=prompt.tokens)
-                    return prompt.name, (answer, headers)
+    def asked(slow=True, **shape):
+        instance = cluster.start(cluster.Shape(str(path), port=0, **shape))
+        try:
+            def one(prompt):
+                (answer,), _, headers = exact_answers.ask(instance, prompt.content, REQUEST_SECONDS, max_tokens=prompt.tokens)
+                return prompt.name, (answer, headers)
 
-                kept[key] = dict(exact_answers.at_once(CLIENTS, one, prompts))
-            finally:
-                instance.stop()
-        return kept[key]
+            return dict(exact_answers.at_once(CLIENTS, one, [prompt for prompt in prompts if slow or not prompt.slow]))
+        finally:
+            instance.stop()
 
     return asked
 
@@ -149,15 +146,15 @@ def test_a_cluster_of_processes_equals_one_process_bit_for_bit(answers, on_gpu, 
 
 
 @pytest.mark.timeout(900)
-def test_the_gpu_says_what_the_cpu_says(answers, on_gpu, subject, capsys):
-    on_cpu = answers(standalone=True, worker_flags=("--backend=cpu",))
-    hold(f"{subject[0]} beside the CPU", {name: reference_of(answer) for name, (answer, _) in on_cpu.items()}, on_gpu, capsys)
-
-
-@pytest.mark.timeout(900)
 def test_the_gpu_says_what_the_numpy_reference_says(on_gpu, subject, capsys):
     if subject[0] != "smollm2":
         pytest.skip("the golden file is the default model's")
     references = {name: Reference(golden["tokens"], golden["runners_up"], golden["gaps"]) for name, golden in GOLDEN.items()
                   if name in on_gpu}
     hold("smollm2 beside numpy", references, on_gpu, capsys)
+
+
+@pytest.mark.timeout(900)
+def test_the_gpu_says_what_the_cpu_says(answers, on_gpu, subject, capsys):
+    on_cpu = answers(slow=False, standalone=True, worker_flags=("--backend=cpu",))
+    hold(f"{subject[0]} beside the CPU", {name: reference_of(answer) for name, (answer, _) in on_cpu.items()}, on_gpu, capsys)
