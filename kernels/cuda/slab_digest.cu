@@ -125,7 +125,10 @@ __global__ void __launch_bounds__(kThreads, 2)
   if (threadIdx.x == 0) digests[blockIdx.x] = digest;
 }
 
-__global__ void SetFlag(uint32_t* flag) { *static_cast<volatile uint32_t*>(flag) = 1; }
+__global__ void SetFlag(uint32_t* flag) {
+  __threadfence_system();  // what the host reads once it sees the flag comes before it
+  *static_cast<volatile uint32_t*>(flag) = 1;
+}
 
 }  // namespace
 

@@ -40,9 +40,9 @@ CACHED_TOKENS = 8192
 QUIET_SECONDS = 0.16
 WORKER_FLAGS = {
     "cuda": {"all": ["--backend=cuda"], "prefill": ["--kv_bytes=34000000000"], "decode": ["--kv_bytes=24000000000"],
-             "null": ["--kv_bytes=9000000000"]},
+             "null": ["--kv_bytes=9000000000"], "chunk_tokens": 2048},
     "cpu": {"all": ["--backend=cpu", "--block_tokens=64"], "prefill": ["--kv_bytes=400000000"], "decode": ["--kv_bytes=400000000"],
-            "null": ["--kv_bytes=400000000"]},
+            "null": ["--kv_bytes=400000000"], "chunk_tokens": 512},
 }
 
 
@@ -58,7 +58,8 @@ class Bench:
         flags = WORKER_FLAGS[arguments.backend]
         extra = arguments.worker_flags.split()
         self.prefill = host.start("prefill", "prefill", *flags["all"], *flags["prefill"], *extra, *arguments.prefill_flags.split())
-        self.decode = host.start("decode", "decode", *flags["all"], *flags["decode"], *extra, *arguments.decode_flags.split())
+        self.decode = host.start("decode", "decode", *flags["all"], *flags["decode"], *extra, *arguments.decode_flags.split(),
+                                 f"--chunk_tokens={arguments.chunk_tokens}")
         null = host.start("decode", "null", *flags["all"], *flags["null"], *extra, "--window_chunks=0")
         host.wait(self.prefill, self.decode, null)
         self._router = host.start_router("router", self.prefill, self.decode).http
@@ -200,8 +201,8 @@ def measure_gap(bench, repeats):
 
 
 def measure_link(arguments, environment, size):
-    """GB/s of our link alone, and of ucx_perftest where it is."""
-    command = [os.path.join(arguments.bin, "transport_bench"), f"--bytes={size}", "--messages=2000", "--window=8",
+    """GB/s of our link alone."""
+    command = [os.path.join(arguments.bin, "transport_bench"), f"--bytes={size}", "--messages=2000", "--buffers=32",
                f"--memory={'cuda' if arguments.backend == 'cuda' else 'host'}"]
     return json.loads(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
 
@@ -224,7 +225,8 @@ def run(arguments, environment):
             for process in (bench.prefill, bench.decode):
                 print(process.log.read_text()[-1500:], file=sys.stderr)
             raise
-    chunk_bytes = figures["rate"]["kv_bytes"] // CACHED_TOKENS * arguments.chunk_tokens // arguments.layers
+    unit = arguments.chunk_tokens or WORKER_FLAGS[arguments.backend]["chunk_tokens"]  # the decode worker's own choice
+    chunk_bytes = figures["rate"]["kv_bytes"] // CACHED_TOKENS * unit // arguments.layers
     figures["link"] = measure_link(arguments, environment, chunk_bytes)
     print(f"link alone, {chunk_bytes / (1 << 20):g} MiB a message: {figures['link']['gb_per_s']:.0f} GB/s over "
           f"{figures['link']['path']}", flush=True)
@@ -253,7 +255,8 @@ def main():
     parser.add_argument("--worker_flags", default="", help="more flags for all workers")
     parser.add_argument("--prefill_flags", default="")
     parser.add_argument("--decode_flags", default="")
-    parser.add_argument("--chunk_tokens", type=int, default=512, help="tokens of a message, for the link alone")
+    parser.add_argument("--chunk_tokens", type=int, default=0,
+                        help="tokens of the decode worker's transfer unit; 0: its own choice")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", help="where all figures go")
     arguments = parser.parse_args()
