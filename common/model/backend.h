@@ -118,9 +118,11 @@ class Backend : public Device {
   virtual void Embed(Tensor out, const PreparedWeight& embedding,
                      absl::Span<const int32_t> tokens) = 0;
 
-  // out [rows, width] = x / rms(x) * weight for x [rows, width]. Zhang & Sennrich,
-  // "Root mean square layer normalization", 2019.
-  virtual void RmsNorm(Tensor out, Tensor x, const PreparedWeight& weight, float epsilon) = 0;
+  // out [rows, width] = x / rms(x) * weight for x [rows, width]: only for the product that comes
+  // next, which may do part of it. All rows are of one phase. Zhang & Sennrich, "Root mean square
+  // layer normalization", 2019.
+  virtual void RmsNorm(Tensor out, Tensor x, const PreparedWeight& weight, float epsilon,
+                       Phase phase) = 0;
 
   // out [rows, n] = x [rows, k] W^T (+ bias); with `accumulate`, out += instead. All rows are of
   // one phase.

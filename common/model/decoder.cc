@@ -151,6 +151,14 @@ void Decoder::ForPhases(const Batch& batch, int64_t first,
   if (batch.decode_rows() > 0) body(batch.prefill_rows, batch.rows(), Phase::kDecode);
 }
 
+void Decoder::Norm(const PreparedWeight& weight, const Batch& batch, int64_t first) {
+  const Activations& a = activations_;
+  ForPhases(batch, first, [&](int64_t begin, int64_t end, Phase phase) {
+    backend_.RmsNorm(a.normed.Rows(begin, end), a.residual.Rows(begin, end), weight,
+                     config_.rms_epsilon, phase);
+  });
+}
+
 void Decoder::MatMul(const Activation& out, const Activation& x, const PreparedWeight& weight,
                      bool accumulate, const Batch& batch, int64_t first) {
   ForPhases(batch, first, [&](int64_t begin, int64_t end, Phase phase) {
@@ -160,9 +168,7 @@ void Decoder::MatMul(const Activation& out, const Activation& x, const PreparedW
 
 void Decoder::FeedForward(const Layer& layer, const Batch& batch, int64_t first) {
   const Activations& a = activations_;
-  const int64_t rows = batch.rows();
-  backend_.RmsNorm(a.normed.Rows(first, rows), a.residual.Rows(first, rows), *layer.ffn_norm,
-                   config_.rms_epsilon);
+  Norm(*layer.ffn_norm, batch, first);
   ForPhases(batch, first, [&](int64_t begin, int64_t end, Phase phase) {
     backend_.GatedMatMul(a.gated.Rows(begin, end), a.gate_up.Rows(begin, end),
                          a.normed.Rows(begin, end), *layer.gate_up, phase);
@@ -177,8 +183,7 @@ void Decoder::RunLayers(const Batch& batch, const KvPool& pool, LayerStored laye
   const Tensor qkv = a.qkv.Rows(0, rows);
   for (int i = 0; i < config_.layers; ++i) {
     const Layer& layer = layers_[i];
-    backend_.RmsNorm(a.normed.Rows(0, rows), a.residual.Rows(0, rows), *layer.attention_norm,
-                     config_.rms_epsilon);
+    Norm(*layer.attention_norm, batch, 0);
     MatMul(a.qkv, a.normed, *layer.qkv, false, batch, 0);
     if (config_.qk_norm) {
       backend_.HeadNorm(qkv, 0, config_.heads, *layer.q_norm, config_.rms_epsilon);
@@ -201,10 +206,8 @@ void Decoder::RunLayers(const Batch& batch, const KvPool& pool, LayerStored laye
     FeedForward(layer, batch, first);
   }
   LH_CHECK(head_ != nullptr || config_.tied_head, "a decoder without its head cannot sample");
-  const Tensor last_normed = a.normed.Rows(batch.prefill_rows, rows);
-  backend_.RmsNorm(last_normed, a.residual.Rows(batch.prefill_rows, rows), *final_norm_,
-                   config_.rms_epsilon);
-  backend_.MatMul(a.logits.Rows(0, batch.decode_rows()), last_normed,
+  Norm(*final_norm_, batch, batch.prefill_rows);
+  backend_.MatMul(a.logits.Rows(0, batch.decode_rows()), a.normed.Rows(batch.prefill_rows, rows),
                   config_.tied_head ? *embedding_ : *head_, false, Phase::kDecode);
 }
 

@@ -81,6 +81,8 @@ class Decoder {
   // body(first row, end row, phase) for the rows [first, rows) of each phase that has some.
   static void ForPhases(const Batch& batch, int64_t first,
                         absl::FunctionRef<void(int64_t, int64_t, Phase)> body);
+  // normed = the norm of residual.
+  void Norm(const PreparedWeight& weight, const Batch& batch, int64_t first);
   // out = x W^T over rows [first, rows), each phase by its own kernels.
   void MatMul(const Activation& out, const Activation& x, const PreparedWeight& weight,
               bool accumulate, const Batch& batch, int64_t first);

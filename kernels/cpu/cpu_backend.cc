@@ -78,7 +78,8 @@ class CpuBackend final : public Backend {
                          const KvPool& pool) override;
   void Embed(Tensor out, const PreparedWeight& embedding,
              absl::Span<const int32_t> tokens) override;
-  void RmsNorm(Tensor out, Tensor x, const PreparedWeight& weight, float epsilon) override;
+  void RmsNorm(Tensor out, Tensor x, const PreparedWeight& weight, float epsilon,
+               Phase phase) override;
   void HeadNorm(Tensor qkv, int64_t column, int heads, const PreparedWeight& weight,
                 float epsilon) override;
   void MatMul(Tensor out, Tensor x, const PreparedWeight& weight, bool accumulate,
@@ -215,7 +216,8 @@ void CpuBackend::Embed(Tensor out, const PreparedWeight& embedding,
   });
 }
 
-void CpuBackend::RmsNorm(Tensor out, Tensor x, const PreparedWeight& weight, float epsilon) {
+void CpuBackend::RmsNorm(Tensor out, Tensor x, const PreparedWeight& weight, float epsilon,
+                         Phase phase) {
   const float* scale = Cast(weight).vector.data();
   ForRows(x.rows, [&](int64_t first, int64_t end, int worker) {
     for (int64_t row = first; row < end; ++row) {

@@ -16,6 +16,7 @@
 #include "kernels/cuda/cuda_device.h"
 #include "kernels/cuda/cuda_kv_memory.h"
 #include "kernels/cuda/decode_attention.h"
+#include "kernels/cuda/decode_chain.h"
 #include "kernels/cuda/decode_matmul.h"
 #include "kernels/cuda/elementwise.h"
 #include "kernels/cuda/gpu_sampler.h"
@@ -38,8 +39,9 @@ constexpr int64_t kDecodeStepRows = 256;
 constexpr int64_t kMixedStepRows = 8192;
 // More would not copy faster than the bus.
 constexpr long kLoadThreadsMax = 8;
-// Rows that a decode product takes at once.
-constexpr int64_t kDecodeMatmulRows = 256;
+// Layers of a recorded step that are launched by themselves: they run longer than it takes to
+// launch the others.
+constexpr int kFirstPartLayers = 2;
 
 class CudaWeight final : public PreparedWeight {
  public:
@@ -83,6 +85,7 @@ class CudaBackend final : public Backend {
         decode_tables_(*device_, kDecodeStepRows),
         mixed_tables_(*device_, kMixedStepRows),
         graphs_(*device_),
+        chain_(*device_),
         sampler_(*device_) {}
 
   std::string name() const override { return device_->name(); }
@@ -91,8 +94,14 @@ class CudaBackend final : public Backend {
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(int64_t bytes) override {
     return device_->Allocate(bytes);
   }
-  void Copy(void* to, const void* from, int64_t bytes) override { device_->Copy(to, from, bytes); }
-  DeviceEvent Record() override { return device_->Record(); }
+  void Copy(void* to, const void* from, int64_t bytes) override {
+    chain_.Flush();
+    device_->Copy(to, from, bytes);
+  }
+  DeviceEvent Record() override {
+    chain_.Flush();
+    return device_->Record();
+  }
   bool IsDone(DeviceEvent event) override { return device_->IsDone(event); }
   void Wait(DeviceEvent event) override { device_->Wait(event); }
   KvMemory& kv_memory() override { return *kv_memory_; }
@@ -107,7 +116,8 @@ class CudaBackend final : public Backend {
                          const KvPool& pool) override;
   void Embed(Tensor out, const PreparedWeight& embedding,
              absl::Span<const int32_t> tokens) override;
-  void RmsNorm(Tensor out, Tensor x, const PreparedWeight& weight, float epsilon) override;
+  void RmsNorm(Tensor out, Tensor x, const PreparedWeight& weight, float epsilon,
+               Phase phase) override;
   void HeadNorm(Tensor qkv, int64_t column, int heads, const PreparedWeight& weight,
                 float epsilon) override;
   void MatMul(Tensor out, Tensor x, const PreparedWeight& weight, bool accumulate,
@@ -120,14 +130,22 @@ class CudaBackend final : public Backend {
                  const KvPool& pool, int layer, Phase phase) override;
   std::vector<absl::StatusOr<SampledToken>> Sample(Tensor logits,
                                                    absl::Span<const SampleRow> rows) override {
+    chain_.Flush();
     return sampler_.Sample(logits.data, logits.width, rows);
   }
   void Run(uint64_t shape_key, absl::FunctionRef<void()> body) override {
-    graphs_.Run({shape_key, step_config_, step_pool_}, body);
+    graphs_.Run({shape_key, step_config_, step_pool_}, [&] {
+      body();
+      chain_.Flush();
+    });
   }
 
  private:
-  cudaStream_t stream() const { return device_->stream(); }
+  // The stream, behind what the chain has gathered.
+  cudaStream_t stream() {
+    chain_.Flush();
+    return device_->stream();
+  }
   absl::Status PrepareBias(absl::Span<const WeightView> parts, absl::Span<const WeightView> biases,
                            CudaWeight& weight);
   absl::Status ReserveDecode(const Batch& batch, const ModelConfig& config);
@@ -141,6 +159,7 @@ class CudaBackend final : public Backend {
   StepTables decode_tables_, mixed_tables_;
   StepTables* tables_ = nullptr;  // of the step under way
   StepGraphs graphs_;
+  DecodeChain chain_;
   GpuSampler sampler_;
 
   const void* step_config_ = nullptr;  // whose step is under way: keys of recordings
@@ -151,8 +170,6 @@ class CudaBackend final : public Backend {
   CUtensorMap kv_map_;
   KvPool mapped_pool_;  // whose kv_map_ is
 
-  std::unique_ptr<DeviceBuffer> matmul_partials_, matmul_arrivals_;
-  int64_t matmul_rows_ = 0;  // widest weight that the arrivals have room for
   std::unique_ptr<DeviceBuffer> attention_memory_;
   DecodeScratch attention_scratch_;
   int64_t attention_rows_ = 0;
@@ -224,16 +241,7 @@ absl::StatusOr<std::unique_ptr<PreparedWeight>> CudaBackend::Prepare(
   if (!biases.empty()) LH_RETURN_IF_ERROR(PrepareBias(parts, biases, *weight));
   weight->decode = PlanDecodeMatmul(weight->values->data(), weight->rows, weight->cols,
                                     device_->multiprocessors());
-  if (matmul_partials_ == nullptr) {
-    LH_ASSIGN_OR_RETURN(matmul_partials_, device_->Allocate(DecodeMatmulPartialBytes(
-                                              kDecodeMatmulRows, device_->multiprocessors())));
-  }
-  if (weight->rows > matmul_rows_) {
-    const int64_t bytes = DecodeMatmulArrivalBytes(weight->rows);
-    LH_ASSIGN_OR_RETURN(matmul_arrivals_, device_->Allocate(bytes));
-    CudaCheck(cudaMemsetAsync(matmul_arrivals_->data(), 0, bytes, stream()), "cudaMemsetAsync");
-    matmul_rows_ = weight->rows;
-  }
+  LH_RETURN_IF_ERROR(chain_.Reserve(weight->rows));
   if (use != WeightUse::kTable) {
     for (const bool accumulate : {false, true}) {
       if (use == WeightUse::kGated && accumulate) continue;
@@ -335,8 +343,13 @@ void CudaBackend::Embed(Tensor out, const PreparedWeight& embedding,
   LaunchEmbed(out.data, table.bf16(), tables_->tokens(), out.rows, out.width, stream());
 }
 
-void CudaBackend::RmsNorm(Tensor out, Tensor x, const PreparedWeight& weight, float epsilon) {
-  LaunchRmsNorm(AsBf16(out), x.data, Cast(weight).floats(), x.rows, x.width, epsilon, stream());
+void CudaBackend::RmsNorm(Tensor out, Tensor x, const PreparedWeight& weight, float epsilon,
+                          Phase phase) {
+  const float* values = Cast(weight).floats();
+  if (phase == Phase::kDecode) {
+    return chain_.RmsNorm(out.data, x.data, values, x.rows, x.width, epsilon);
+  }
+  LaunchRmsNorm(AsBf16(out), x.data, values, x.rows, x.width, epsilon, device_->stream());
 }
 
 void CudaBackend::HeadNorm(Tensor qkv, int64_t column, int heads, const PreparedWeight& weight,
@@ -357,13 +370,15 @@ void CudaBackend::MatMul(Tensor out, Tensor x, const PreparedWeight& weight, boo
                          out.data);
     return;
   }
-  const DecodeOutput output = accumulate                   ? DecodeOutput::kFloatAccumulate
-                              : w.use == WeightUse::kTable ? DecodeOutput::kFloat
-                                                           : DecodeOutput::kBf16;
-  const DecodeMatmulWorkspace workspace = {reinterpret_cast<float*>(matmul_partials_->data()),
-                                           reinterpret_cast<uint32_t*>(matmul_arrivals_->data())};
-  LaunchDecodeMatmul(w.decode, x.data, x.rows, w.bias_floats(), out.data, output, workspace,
-                     stream());
+  DecodeMatmul product;
+  product.plan = &w.decode;
+  product.x = x.data;
+  product.bias = w.bias_floats();
+  product.output = accumulate                   ? DecodeOutput::kFloatAccumulate
+                   : w.use == WeightUse::kTable ? DecodeOutput::kFloat
+                                                : DecodeOutput::kBf16;
+  product.out = out.data;
+  chain_.MatMul(product, x.rows);
 }
 
 void CudaBackend::RopeAndStoreKv(Tensor qkv, const Batch& batch, const ModelConfig& config,
@@ -414,12 +429,22 @@ void CudaBackend::Attention(Tensor out, Tensor qkv, const Batch& batch, const Mo
   params.scratch = attention_scratch_;
   params.processors = device_->multiprocessors();
   LaunchDecodeAttention(params, stream());
+  if (layer + 1 == kFirstPartLayers) graphs_.Cut();
 }
 
 void CudaBackend::GatedMatMul(Tensor out, Tensor gate_up, Tensor x, const PreparedWeight& weight,
                               Phase phase) {
-  MatMul(gate_up, x, weight, false, phase);
-  LaunchGatedActivation(AsBf16(out), AsBf16(gate_up), out.rows, out.width, stream());
+  if (phase == Phase::kPrefill) {
+    MatMul(gate_up, x, weight, false, phase);
+    LaunchGatedActivation(AsBf16(out), AsBf16(gate_up), out.rows, out.width, device_->stream());
+    return;
+  }
+  DecodeMatmul product;
+  product.plan = &Cast(weight).decode;
+  product.x = x.data;
+  product.output = DecodeOutput::kGated;
+  product.out = out.data;
+  chain_.MatMul(product, x.rows);
 }
 
 }  // namespace

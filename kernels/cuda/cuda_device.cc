@@ -1,6 +1,7 @@
 #include "kernels/cuda/cuda_device.h"
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -15,6 +16,10 @@ namespace {
 
 // More than a step records: one for each layer, and a few.
 constexpr int kEvents = 1024;
+
+// By device: whether the process has a first user of it.
+constexpr int kDevicesMax = 64;
+std::array<std::atomic<bool>, kDevicesMax> has_first;
 
 }  // namespace
 
@@ -78,11 +83,17 @@ absl::StatusOr<std::unique_ptr<CudaDevice>> CudaDevice::Open(int device, double 
 }
 
 CudaDevice::CudaDevice(int device, int64_t bytes_max)
-    : device_(device), bytes_max_(bytes_max), events_(kEvents) {
+    : device_(device),
+      bytes_max_(bytes_max),
+      is_first_(device < kDevicesMax && !has_first[device].exchange(true)),
+      events_(kEvents) {
   cudaDeviceProp properties;
   CudaCheck(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
   multiprocessors_ = properties.multiProcessorCount;
   product_ = properties.name;
+  int mps = 0;
+  CudaCheck(cudaDeviceGetAttribute(&mps, cudaDevAttrMpsEnabled, device), "cudaDeviceGetAttribute");
+  has_mps_ = mps != 0;
   CudaCheck(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
   for (cudaEvent_t& event : events_) {
     CudaCheck(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate");
@@ -94,6 +105,7 @@ CudaDevice::~CudaDevice() {
   CudaCheck(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
   for (const cudaEvent_t event : events_) CudaCheck(cudaEventDestroy(event), "cudaEventDestroy");
   CudaCheck(cudaStreamDestroy(stream_), "cudaStreamDestroy");
+  if (is_first_) has_first[device_] = false;
 }
 
 std::string CudaDevice::name() const {
@@ -143,14 +155,24 @@ DeviceEvent CudaDevice::Record() {
 }
 
 bool CudaDevice::IsDone(DeviceEvent event) {
+  if (event <= done_) return true;
   const cudaError_t result = cudaEventQuery(events_[event % kEvents]);
   if (result == cudaErrorNotReady) return false;
   CudaCheck(result, "cudaEventQuery");
+  SetDone(event);
   return true;
 }
 
 void CudaDevice::Wait(DeviceEvent event) {
+  if (event <= done_) return;
   CudaCheck(cudaEventSynchronize(events_[event % kEvents]), "cudaEventSynchronize");
+  SetDone(event);
+}
+
+void CudaDevice::SetDone(DeviceEvent event) {
+  uint64_t before = done_;
+  while (before < event && !done_.compare_exchange_weak(before, event)) {
+  }
 }
 
 absl::StatusOr<CudaPinnedBuffer> CudaPinnedBuffer::Allocate(int64_t bytes) {

@@ -26,6 +26,11 @@ class CudaDevice {
   std::string name() const;
   int multiprocessors() const { return multiprocessors_; }
   cudaStream_t stream() const { return stream_; }
+  // Whether kernels whose blocks wait for each other must be launched cooperatively, which starts
+  // all blocks at once or none: two that were not could keep each other's blocks out for ever. Only
+  // the process's first user of a device may do without, and only if no MPS lets other processes'
+  // kernels run beside its own.
+  bool launches_cooperatively() const { return !is_first_ || has_mps_; }
 
   // Makes this device the calling thread's: before any other CUDA call of a thread.
   void Bind() const;
@@ -52,9 +57,12 @@ class CudaDevice {
   class Buffer;
 
   CudaDevice(int device, int64_t bytes_max);
+  void SetDone(DeviceEvent event);
 
   const int device_;
   const int64_t bytes_max_;
+  const bool is_first_;
+  bool has_mps_ = false;
   int multiprocessors_ = 0;
   std::string product_;
   cudaStream_t stream_ = nullptr;
@@ -63,6 +71,7 @@ class CudaDevice {
   // for an old event late hears of a later one at worst.
   std::vector<cudaEvent_t> events_;
   uint64_t recorded_ = 0;
+  std::atomic<uint64_t> done_ = 0;  // the latest event known to be: all before it are, too
 };
 
 // Page-locked host memory, which the device reads and writes at full speed. Any thread.

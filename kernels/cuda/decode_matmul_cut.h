@@ -25,6 +25,10 @@ struct DecodeMatmulCut {
   uint32_t tile_units = 0;  // units of one tile
   uint32_t workers = 0;
 
+  // Of the tiles of n rows.
+  static constexpr int64_t Quarters(int64_t n) {
+    return (n + kTileRows - 1) / kTileRows * kQuarters;
+  }
   constexpr uint32_t units() const { return tiles * tile_units; }
   // The run of `worker` is [FirstUnit(worker), FirstUnit(worker + 1)).
   constexpr uint32_t FirstUnit(uint32_t worker) const { return units() * worker / workers; }

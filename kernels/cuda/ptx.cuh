@@ -189,6 +189,13 @@ __device__ __forceinline__ void FenceAsyncProxy() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
+// Ordinary stores to global memory before it are seen by copy engines after it, with a release and
+// an acquire in between: in each writing thread before the release, in the copying thread after the
+// acquire.
+__device__ __forceinline__ void FenceAsyncProxyGlobal() {
+  asm volatile("fence.proxy.async.global;" ::: "memory");
+}
+
 // --- wgmma
 // ----------------------------------------------------------------------------------------
 
@@ -277,6 +284,17 @@ __device__ __forceinline__ uint32_t AddAcquireRelease(uint32_t* counter, uint32_
                : "l"(counter), "r"(value)
                : "memory");
   return before;
+}
+
+// Half of it each: adds after what the block wrote before (and passed a barrier with this thread);
+// loads before what the thread, and who waits for it, reads after.
+__device__ __forceinline__ void AddRelease(uint32_t* counter, uint32_t value) {
+  asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(counter), "r"(value) : "memory");
+}
+__device__ __forceinline__ uint32_t LoadAcquire(const uint32_t* counter) {
+  uint32_t value;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(counter) : "memory");
+  return value;
 }
 
 // --- registers, launches

@@ -16,29 +16,50 @@ void StepGraphs::Run(const Key& key, absl::FunctionRef<void()> body) {
     Drop();
     frees_ = device_.frees();
   }
-  const auto [found, first] = recorded_.try_emplace(key, nullptr);
+  const auto [found, first] = recorded_.try_emplace(key);
   // The first time, whatever is made or loaded on first use is; a recording could not do that.
   if (first) return body();
-  if (found->second == nullptr) {
-    const cudaStream_t stream = device_.stream();
-    cudaGraph_t graph = nullptr;
-    CudaCheck(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal),
-              "cudaStreamBeginCapture");
+  if (found->second.empty()) {
+    recording_ = &found->second;
+    Begin();
     body();
-    CudaCheck(cudaStreamEndCapture(stream, &graph), "cudaStreamEndCapture");
-    CudaCheck(cudaGraphInstantiate(&found->second, graph, 0), "cudaGraphInstantiate");
-    CudaCheck(cudaGraphDestroy(graph), "cudaGraphDestroy");
-    CudaCheck(cudaGraphUpload(found->second, stream), "cudaGraphUpload");
+    End();
+    recording_ = nullptr;
   }
-  CudaCheck(cudaGraphLaunch(found->second, device_.stream()), "cudaGraphLaunch");
+  for (const cudaGraphExec_t part : found->second) {
+    CudaCheck(cudaGraphLaunch(part, device_.stream()), "cudaGraphLaunch");
+  }
   ++replays_;
+}
+
+void StepGraphs::Cut() {
+  if (recording_ == nullptr) return;
+  End();
+  Begin();
+}
+
+void StepGraphs::Begin() {
+  CudaCheck(cudaStreamBeginCapture(device_.stream(), cudaStreamCaptureModeThreadLocal),
+            "cudaStreamBeginCapture");
+}
+
+void StepGraphs::End() {
+  const cudaStream_t stream = device_.stream();
+  cudaGraph_t graph = nullptr;
+  CudaCheck(cudaStreamEndCapture(stream, &graph), "cudaStreamEndCapture");
+  cudaGraphExec_t& part = recording_->emplace_back();
+  CudaCheck(cudaGraphInstantiate(&part, graph, 0), "cudaGraphInstantiate");
+  CudaCheck(cudaGraphDestroy(graph), "cudaGraphDestroy");
+  CudaCheck(cudaGraphUpload(part, stream), "cudaGraphUpload");
 }
 
 void StepGraphs::Drop() {
   device_.Bind();
   // A launched graph may be destroyed before it has ended: CUDA keeps what it needs.
-  for (const auto& [key, graph] : recorded_) {
-    if (graph != nullptr) CudaCheck(cudaGraphExecDestroy(graph), "cudaGraphExecDestroy");
+  for (const auto& [key, parts] : recorded_) {
+    for (const cudaGraphExec_t part : parts) {
+      CudaCheck(cudaGraphExecDestroy(part), "cudaGraphExecDestroy");
+    }
   }
   recorded_.clear();
 }

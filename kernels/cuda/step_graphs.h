@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <tuple>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "kernels/cuda/cuda_device.h"
@@ -25,15 +26,23 @@ class StepGraphs {
 
   // Queues the work that `body` queues on the device's stream, and only there.
   void Run(const Key& key, absl::FunctionRef<void()> body);
+  // Called by `body`: what it has queued so far is a graph by itself. The device may begin with it
+  // while the rest is still being launched, which takes a microsecond a kernel.
+  void Cut();
 
   int64_t replays() const { return replays_; }
 
  private:
+  using Parts = std::vector<cudaGraphExec_t>;
+
+  void Begin();
+  void End();
   void Drop();
 
   CudaDevice& device_;
-  uint64_t frees_ = 0;                       // of the device's memory when the recordings were made
-  std::map<Key, cudaGraphExec_t> recorded_;  // null: queued once as it is
+  uint64_t frees_ = 0;             // of the device's memory when the recordings were made
+  std::map<Key, Parts> recorded_;  // empty: queued once as it is
+  Parts* recording_ = nullptr;
   int64_t replays_ = 0;
 };
 

@@ -273,8 +273,8 @@ class Operations {
       std::printf("  %-16s %9.1f  %7.2f\n", name, us, work / us);
     };
     measure("rms norm x 2", 0, 0, [&] {
-      backend_.RmsNorm(normed, residual, *norm_, c.rms_epsilon);
-      backend_.RmsNorm(normed, residual, *norm_, c.rms_epsilon);
+      backend_.RmsNorm(normed, residual, *norm_, c.rms_epsilon, phase);
+      backend_.RmsNorm(normed, residual, *norm_, c.rms_epsilon, phase);
     });
     measure("qkv", qkv_width, c.hidden, [&] { backend_.MatMul(qkv, normed, *qkv_, false, phase); });
     measure("rope and store", 0, 0, [&] { backend_.RopeAndStoreKv(qkv, batch, c, pool_, 0); });

@@ -1,6 +1,7 @@
-// Times the decode product on the Llama-3-8B shapes, beside the rate of plain reading and beside
-// cuBLAS in the same run. Each figure is the median of replays of a graph whose calls go over
-// copies of the weight larger than the L2 cache; TB/s are the weight's bytes over the time.
+// Times the decode products on the Llama-3-8B shapes, beside the rate of plain reading and beside
+// cuBLAS in the same run. Each figure is the median of replays of a graph whose launches go over
+// copies of the weight larger than the L2 cache; TB/s are the weight's bytes over the time. A shape
+// is timed as a step has it: several products in a launch, each of which waits for the one before.
 //   decode_matmul_bench [model|shapes|quick]...    without arguments: model and shapes
 #include <cublas_v2.h>
 #include <cuda_bf16.h>
@@ -72,10 +73,16 @@ class Bench {
     x_ = RandomMatrix(kRowsMax * kWidthMax, 1);
     out_ = Allocate<float>(kRowsMax * kVocabulary);
     workspace_.partials =
-        Allocate<float>(DecodeMatmulPartialBytes(kRowsMax, multiprocessors_) / sizeof(float));
-    workspace_.arrivals =
-        Allocate<uint32_t>(DecodeMatmulArrivalBytes(kVocabulary) / sizeof(uint32_t));
-    CudaCheck(cudaMemset(workspace_.arrivals, 0, DecodeMatmulArrivalBytes(kVocabulary)), "memset");
+        Allocate<float>(DecodeMatmulPartialBytes(multiprocessors_) / sizeof(float));
+    workspace_.squares = Allocate<float>(DecodeMatmulSquareBytes(kWidthMax) / sizeof(float));
+    workspace_.counters =
+        Allocate<uint32_t>(DecodeMatmulCounterBytes(kVocabulary) / sizeof(uint32_t));
+    CudaCheck(cudaMemset(workspace_.counters, 0, DecodeMatmulCounterBytes(kVocabulary)), "memset");
+    norm_weight_ = Allocate<float>(kWidthMax);
+    CudaCheck(cudaMemset(norm_weight_, 0x3c, kWidthMax * sizeof(float)), "memset");
+    for (__nv_bfloat16** values : {&normed_, &gated_, &qkv_}) {
+      *values = RandomMatrix(kRowsMax * kWidthMax, 3);
+    }
     CudaCheck(cudaMemset(out_, 0, kRowsMax * kVocabulary * sizeof(float)), "memset");
     CublasCheck(cublasCreate(&cublas_));
     CublasCheck(cublasSetStream(cublas_, stream_));
@@ -116,7 +123,7 @@ class Bench {
     for (const int ctas : {2, 3, 4}) {
       const double us = ReplayUs([&] {
         ReadAll<<<multiprocessors_ * ctas, 512, 0, stream_>>>(reinterpret_cast<const uint4*>(data),
-                                                              kBytes / 16, workspace_.arrivals);
+                                                              kBytes / 16, workspace_.counters);
       });
       best = std::max(best, kBytes / us / 1e6);
     }
@@ -124,8 +131,13 @@ class Bench {
     return best;
   }
 
-  void Queue(const DecodeMatmulPlan& plan, int64_t rows, DecodeOutput output) {
-    LaunchDecodeMatmul(plan, x_, rows, nullptr, out_, output, workspace_, stream_);
+  DecodeMatmul Product(const DecodeMatmulPlan& plan, DecodeOutput output) const {
+    DecodeMatmul product;
+    product.plan = &plan;
+    product.x = x_;
+    product.output = output;
+    product.out = out_;
+    return product;
   }
 
   void QueueCublas(const __nv_bfloat16* weight, int64_t n, int64_t k, int64_t rows) {
@@ -152,6 +164,7 @@ class Bench {
       const int64_t count = shape.n * shape.k;
       const int64_t copies = std::max<int64_t>(2, (int64_t{300} << 20) / (count * 2) + 1);
       const int64_t calls = std::max<int64_t>(copies, 24 / copies * copies);
+      const int64_t chain = shape.n == kVocabulary ? 1 : 4;
       std::vector<__nv_bfloat16*> weights;
       std::vector<DecodeMatmulPlan> plans;
       for (int64_t i = 0; i < copies; ++i) {
@@ -160,8 +173,12 @@ class Bench {
       }
       for (const int64_t rows : rows_list) {
         const double us = ReplayUs([&] {
-                            for (int64_t i = 0; i < calls; ++i) {
-                              Queue(plans[i % copies], rows, shape.output);
+                            for (int64_t i = 0; i < calls; i += chain) {
+                              std::vector<DecodeMatmul> products;
+                              for (int64_t j = i; j < std::min(i + chain, calls); ++j) {
+                                products.push_back(Product(plans[j % copies], shape.output));
+                              }
+                              LaunchDecodeMatmuls(products, rows, workspace_, false, stream_);
                             }
                           }) /
                           calls;
@@ -183,34 +200,49 @@ class Bench {
     }
   }
 
-  // All products of one step of the 8B model, each with a weight of its own.
+  // All products of one step of the 8B model, each with a weight of its own, chained as in a step.
   void Model(double ceiling, const std::vector<int64_t>& rows_list) {
-    struct Matrix {
-      int64_t n;
-      int64_t k;
-      DecodeOutput output;
-    };
-    const Matrix layer[] = {{6144, 4096, DecodeOutput::kBf16},
-                            {4096, 4096, DecodeOutput::kFloatAccumulate},
-                            {28672, 4096, DecodeOutput::kBf16},
-                            {4096, 14336, DecodeOutput::kFloatAccumulate}};
-    std::vector<Matrix> matrices;
-    for (int i = 0; i < 32; ++i)
-      matrices.insert(matrices.end(), std::begin(layer), std::end(layer));
-    matrices.push_back({kVocabulary, 4096, DecodeOutput::kFloat});
-    std::vector<DecodeMatmulPlan> plans;
+    constexpr int kLayers = 32;
+    constexpr int64_t kHidden = 4096;
     std::vector<__nv_bfloat16*> weights;
+    std::vector<DecodeMatmulPlan> plans;  // qkv, out, gate_up, down of each layer, then the head
     double bytes = 0;
-    for (const Matrix& matrix : matrices) {
-      weights.push_back(RandomMatrix(matrix.n * matrix.k, 1000 + plans.size()));
-      plans.push_back(PlanDecodeMatmul(weights.back(), matrix.n, matrix.k, multiprocessors_));
-      bytes += 2.0 * matrix.n * matrix.k;
+    const auto add = [&](int64_t n, int64_t k) {
+      weights.push_back(RandomMatrix(n * k, 1000 + plans.size()));
+      plans.push_back(PlanDecodeMatmul(weights.back(), n, k, multiprocessors_));
+      bytes += 2.0 * n * k;
+    };
+    for (int i = 0; i < kLayers; ++i) {
+      add(6144, kHidden);
+      add(kHidden, kHidden);
+      add(2 * kWidthMax, kHidden);
+      add(kHidden, kWidthMax);
     }
+    add(kVocabulary, kHidden);
+    const auto queue = [&](int64_t rows) {
+      DecodeMatmul first = Product(plans[0], DecodeOutput::kBf16);
+      first.out = qkv_;
+      LaunchDecodeMatmuls({&first, 1}, rows, workspace_, false, stream_);
+      for (int i = 0; i < kLayers; ++i) {
+        const bool is_last = i + 1 == kLayers;
+        DecodeMatmul chain[4] = {
+            Product(plans[4 * i + 1], DecodeOutput::kFloatAccumulate),
+            Product(plans[4 * i + 2], DecodeOutput::kGated),
+            Product(plans[4 * i + 3], DecodeOutput::kFloatAccumulate),
+            Product(plans[4 * i + 4], is_last ? DecodeOutput::kFloat : DecodeOutput::kBf16)};
+        chain[0].norm_weight = chain[2].norm_weight = norm_weight_;
+        chain[0].normed = chain[2].normed = normed_;
+        chain[1].x = chain[3].x = normed_;
+        chain[1].divided = chain[3].divided = true;
+        chain[1].out = gated_;
+        chain[2].x = gated_;
+        if (!is_last) chain[3].out = qkv_;
+        LaunchDecodeMatmuls(chain, rows, workspace_, false, stream_);
+      }
+    };
     const double floor_us = bytes / ceiling / 1e6;
     for (const int64_t rows : rows_list) {
-      const double us = ReplayUs([&] {
-        for (size_t i = 0; i < plans.size(); ++i) Queue(plans[i], rows, matrices[i].output);
-      });
+      const double us = ReplayUs([&] { queue(rows); });
       std::printf("8B step, rows %3ld: %7.1f us, floor %7.1f, %.3f of reading\n", rows, us,
                   floor_us, floor_us / us);
     }
@@ -225,6 +257,8 @@ class Bench {
   cublasHandle_t cublas_;
   __nv_bfloat16* x_;
   float* out_;
+  float* norm_weight_;
+  __nv_bfloat16 *normed_, *gated_, *qkv_;
   DecodeMatmulWorkspace workspace_;
 };
 

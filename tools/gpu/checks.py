@@ -42,8 +42,8 @@ sys.path.append(str(ROOT))
 from tools.launcher import model  # noqa: E402
 
 TESTS = (
-    "elementwise_test", "cuda_prefill_matmul_test", "prefill_attention_test", "decode_attention_test", "decode_matmul_cut_test", "decode_matmul_test",
-    "gpu_sampler_test", "slab_digest_test", "cuda_decoder_test", "large_offsets_test",
+    "elementwise_test", "cuda_prefill_matmul_test", "prefill_attention_test", "decode_attention_test", "decode_chain_test",
+    "decode_matmul_cut_test", "decode_matmul_test", "gpu_sampler_test", "slab_digest_test", "cuda_decoder_test", "large_offsets_test",
 )
 # Their CPU cases have run where the build was made; these filters leave the GPU's.
 TRANSPORT_TESTS = {"ucx_contract_test": "*/Cuda", "ucx_peer_test": "*/Cuda", "self_test_process_test": "*/Cuda"}

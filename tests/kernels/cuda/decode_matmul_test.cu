@@ -1,5 +1,5 @@
-// The decode product on a device: against float64, and bit for bit against itself in other
-// company. Skips where there is no device.
+// A decode product on a device: against float64, and bit for bit against itself in other company.
+// Skips where there is no device.
 #include <cuda_bf16.h>
 #include <gtest/gtest.h>
 
@@ -9,60 +9,12 @@
 #include <string>
 #include <vector>
 
-#include "kernels/cuda/cuda_check.h"
-#include "kernels/cuda/decode_matmul.h"
-#include "tests/kernels/cuda/hashed_bf16.cuh"
+#include "tests/kernels/cuda/decode_matmul_world.cuh"
 
 namespace longhaul {
 namespace {
 
-constexpr uint64_t kSeed = 20261124;
 constexpr int64_t kRowsMax = 300;  // more than one launch takes
-
-template <typename T>
-class DeviceArray {
- public:
-  explicit DeviceArray(int64_t count) : count_(count) {
-    CudaCheck(cudaMalloc(&data_, count * sizeof(T)), "cudaMalloc");
-  }
-  ~DeviceArray() { CudaCheck(cudaFree(data_), "cudaFree"); }
-  DeviceArray(const DeviceArray&) = delete;
-  DeviceArray& operator=(const DeviceArray&) = delete;
-  T* data() const { return data_; }
-  int64_t count() const { return count_; }
-  void FillBytes(int byte) { CudaCheck(cudaMemset(data_, byte, count_ * sizeof(T)), "cudaMemset"); }
-  std::vector<T> Host(int64_t count) const {
-    std::vector<T> host(count);
-    CudaCheck(cudaMemcpy(host.data(), data_, count * sizeof(T), cudaMemcpyDefault), "cudaMemcpy");
-    return host;
-  }
-  void Set(const std::vector<T>& host) {
-    CudaCheck(cudaMemcpy(data_, host.data(), host.size() * sizeof(T), cudaMemcpyDefault),
-              "cudaMemcpy");
-  }
-
- private:
-  T* data_ = nullptr;
-  int64_t count_;
-};
-
-void Fill(DeviceArray<__nv_bfloat16>& array, uint64_t seed) {
-  FillHashed<<<1024, 256>>>(array.data(), array.count(), seed);
-  CudaCheckLaunch("FillHashed");
-}
-
-// reference [rows, samples] in float64 for the sampled rows of the weight; one thread an element.
-__global__ void Reference(const __nv_bfloat16* weight, const __nv_bfloat16* x, int64_t k,
-                          const int32_t* samples, int sample_count, int64_t rows,
-                          double* reference) {
-  const int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x;
-  if (i >= rows * sample_count) return;
-  const __nv_bfloat16* w = weight + samples[i % sample_count] * k;
-  const __nv_bfloat16* v = x + i / sample_count * k;
-  double sum = 0;
-  for (int64_t j = 0; j < k; ++j) sum += double{__bfloat162float(w[j])} * __bfloat162float(v[j]);
-  reference[i] = sum;
-}
 
 struct Shape {
   int64_t n;
@@ -90,22 +42,25 @@ class Product {
         weight_(shape.n * shape.k),
         x_(kRowsMax * shape.k),
         bias_(shape.n),
-        partials_(DecodeMatmulPartialBytes(kRowsMax, multiprocessors) / sizeof(float)),
-        arrivals_(DecodeMatmulArrivalBytes(shape.n) / sizeof(uint32_t)),
+        workspace_(multiprocessors, shape.n),
         out_((kRowsMax + 1) * shape.n) {
     Fill(weight_, kSeed + shape.n);
     Fill(x_, kSeed + 1 + shape.k);
     bias_host_.resize(shape.n);
     for (int64_t i = 0; i < shape.n; ++i) bias_host_[i] = 8 * HashedValue(kSeed + 2, i);
     bias_.Set(bias_host_);
-    arrivals_.FillBytes(0);
     plan_ = PlanDecodeMatmul(weight_.data(), shape.n, shape.k, multiprocessors);
   }
 
   void Queue(const __nv_bfloat16* x, int64_t rows, bool with_bias, DecodeOutput output, void* out,
              cudaStream_t stream) {
-    LaunchDecodeMatmul(plan_, x, rows, with_bias ? bias_.data() : nullptr, out, output,
-                       {partials_.data(), arrivals_.data()}, stream);
+    DecodeMatmul product;
+    product.plan = &plan_;
+    product.x = x;
+    product.bias = with_bias ? bias_.data() : nullptr;
+    product.output = output;
+    product.out = out;
+    LaunchDecodeMatmuls({&product, 1}, rows, workspace_.get(), cooperatively_, stream);
   }
 
   // Rows [first, first + rows) of the product with x, in 32-bit words ([rows, n] floats, or bf16
@@ -155,16 +110,12 @@ class Product {
   DeviceArray<__nv_bfloat16> weight_;
   DeviceArray<__nv_bfloat16> x_;
   DeviceArray<float> bias_;
-  DeviceArray<float> partials_;
-  DeviceArray<uint32_t> arrivals_;
+  Workspace workspace_;
+  const bool cooperatively_ = false;
   DeviceArray<float> out_;
   std::vector<float> bias_host_;
   DecodeMatmulPlan plan_;
 };
-
-bool SameBits(const float* a, const float* b, int64_t count) {
-  return std::memcmp(a, b, count * sizeof(float)) == 0;
-}
 
 // All columns of the output where they are few, else the ends of some tiles and random ones.
 std::vector<int32_t> Samples(int64_t n) {

@@ -130,7 +130,7 @@ TEST_F(LargeOffsetsTest, ProductsAndNormsOfWideRows) {
     product[alone] = Room(rows, kWidth, kBf16);
     backend_->MatMul(residual[alone], x, *wide, /*accumulate=*/true, Phase::kPrefill);
     backend_->MatMul(product[alone], x, *wide, /*accumulate=*/false, Phase::kPrefill);
-    backend_->RmsNorm(normed[alone], residual[alone], *norm, 1e-5f);
+    backend_->RmsNorm(normed[alone], residual[alone], *norm, 1e-5f, Phase::kPrefill);
   }
   ExpectRepeats(residual[0], residual[1], sizeof(float), "residual");
   ExpectRepeats(product[0], product[1], kBf16, "product");
