@@ -7,12 +7,14 @@
 #include <cstring>
 #include <numeric>
 #include <random>
+#include <set>
 #include <string>
 #include <tuple>
 #include <vector>
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "common/base/check.h"
 #include "common/base/status.h"
@@ -25,7 +27,8 @@ ABSL_FLAG(int, device, 0, "CUDA device");
 ABSL_FLAG(int, layers, 32, "layers of the model; less for a quick look");
 ABSL_FLAG(int64_t, chunk_tokens, 8192, "prompt tokens in a step");
 ABSL_FLAG(int64_t, kv_tokens, 270000, "tokens that the KV pool holds");
-ABSL_FLAG(int64_t, prompt_tokens_max, 131072, "no longer prompt is run");
+ABSL_FLAG(std::vector<std::string>, prompts, {}, "lengths of prompts to run; empty: all");
+ABSL_FLAG(bool, tokens, true, "time decode steps");
 ABSL_FLAG(int, steps, 20, "decode steps timed for each context; the median is printed");
 ABSL_FLAG(bool, operations, true, "time each operation of a layer first");
 ABSL_FLAG(int, load_threads, 0, "threads that load the weights; 0: by the machine");
@@ -380,6 +383,7 @@ absl::Status Main() {
   for (const Decode& decode :
        {single(1024), single(8192), single(32768), single(131072), Decode{32, 8192, 12.5},
         Decode{64, 2048, 8.7}, Decode{128, 1024, 9.0}}) {
+    if (!absl::GetFlag(FLAGS_tokens)) break;
     if (decode.sequences * decode.context > absl::GetFlag(FLAGS_kv_tokens)) continue;
     std::vector<double> times;
     std::vector<double> device_times;
@@ -396,6 +400,8 @@ absl::Status Main() {
   }
 
   std::printf("\n%-28s %10s %10s\n", "time to first token, ms", "measured", "bar");
+  const std::vector<std::string> chosen = absl::GetFlag(FLAGS_prompts);
+  const std::set<std::string> prompts(chosen.begin(), chosen.end());
   struct Prompt {
     int64_t tokens;
     int runs;
@@ -403,7 +409,7 @@ absl::Status Main() {
   };
   for (const Prompt& prompt : {Prompt{512, 5, 14.5}, Prompt{2048, 5, 48}, Prompt{8192, 3, 205},
                                Prompt{32768, 1, 1150}, Prompt{131072, 1, 10000}}) {
-    if (prompt.tokens > absl::GetFlag(FLAGS_prompt_tokens_max)) continue;
+    if (!prompts.empty() && !prompts.contains(absl::StrCat(prompt.tokens))) continue;
     std::vector<double> times;
     if (prompt.runs > 1) engine.FirstToken(prompt.tokens);
     for (int i = 0; i < prompt.runs; ++i) times.push_back(engine.FirstToken(prompt.tokens));
