@@ -19,6 +19,7 @@
 #include "kernels/cuda/decode_chain.h"
 #include "kernels/cuda/decode_matmul.h"
 #include "kernels/cuda/elementwise.h"
+#include "kernels/cuda/gated_matmul.h"
 #include "kernels/cuda/gpu_sampler.h"
 #include "kernels/cuda/prefill_attention.h"
 #include "kernels/cuda/prefill_matmul.h"
@@ -242,9 +243,8 @@ absl::StatusOr<std::unique_ptr<PreparedWeight>> CudaBackend::Prepare(
   weight->decode = PlanDecodeMatmul(weight->values->data(), weight->rows, weight->cols,
                                     device_->multiprocessors());
   LH_RETURN_IF_ERROR(chain_.Reserve(weight->rows));
-  if (use != WeightUse::kTable) {
+  if (use == WeightUse::kMatrix) {
     for (const bool accumulate : {false, true}) {
-      if (use == WeightUse::kGated && accumulate) continue;
       prefill_matmul_->Tune(ShapeOf(*weight, accumulate), weight->values->data(),
                             weight->bias_bf16());
     }
@@ -365,7 +365,7 @@ void CudaBackend::MatMul(Tensor out, Tensor x, const PreparedWeight& weight, boo
            absl::StrCat("[", x.rows, ", ", x.width, "] times the transpose of [", w.rows, ", ",
                         w.cols, "] into [", out.rows, ", ", out.width, "]"));
   if (phase == Phase::kPrefill) {
-    LH_CHECK(w.use != WeightUse::kTable, "tables take decode rows only");
+    LH_CHECK(w.use == WeightUse::kMatrix, "tables take decode rows only");
     prefill_matmul_->Run(ShapeOf(w, accumulate), w.values->data(), x.data, x.rows, w.bias_bf16(),
                          out.data);
     return;
@@ -434,13 +434,26 @@ void CudaBackend::Attention(Tensor out, Tensor qkv, const Batch& batch, const Mo
 
 void CudaBackend::GatedMatMul(Tensor out, Tensor gate_up, Tensor x, const PreparedWeight& weight,
                               Phase phase) {
+  const CudaWeight& w = Cast(weight);
+  LH_CHECK(w.use == WeightUse::kGated && x.width == w.cols && 2 * out.width == w.rows &&
+               x.rows == out.rows,
+           absl::StrCat("[", x.rows, ", ", x.width, "] times the transposes of [", w.rows, ", ",
+                        w.cols, "] into [", out.rows, ", ", out.width, "]"));
   if (phase == Phase::kPrefill) {
-    MatMul(gate_up, x, weight, false, phase);
-    LaunchGatedActivation(AsBf16(out), AsBf16(gate_up), out.rows, out.width, device_->stream());
+    GatedMatmulCall call;
+    call.weight = w.bf16();
+    call.n = w.rows;
+    call.k = w.cols;
+    call.x = AsBf16(x);
+    call.rows = x.rows;
+    call.out = AsBf16(out);
+    call.multiprocessors = device_->multiprocessors();
+    LaunchGatedMatmul(call, ChooseGatedTiling(call.rows, call.n, call.multiprocessors),
+                      device_->stream());
     return;
   }
   DecodeMatmul product;
-  product.plan = &Cast(weight).decode;
+  product.plan = &w.decode;
   product.x = x.data;
   product.output = DecodeOutput::kGated;
   product.out = out.data;

@@ -3,6 +3,7 @@
 
 #include "kernels/cuda/decode_matmul_sums.cuh"
 #include "kernels/cuda/elementwise.h"
+#include "kernels/cuda/gated.cuh"
 
 namespace longhaul::decode_matmul {
 
@@ -92,9 +93,6 @@ class Output {
       Put(out, Gated(value.x, value.z));
       if (columns > 1) Put(out + n, Gated(value.y, value.w));
     }
-  }
-  __device__ __forceinline__ static float Gated(float gate, float up) {
-    return gate * up / (1.0f + __expf(-gate));
   }
 
   template <bool kNorm>

@@ -202,25 +202,6 @@ __global__ void RopeAndStoreKv(RopeAndStoreKvCall call, int units) {
   Store(to + high_at, high);
 }
 
-static_assert(kGatedRows == kVector);
-__global__ void GatedActivation(Bf16* out, const Bf16* gate_up, int64_t rows, int64_t width) {
-  ptx::LetLaterKernelsStart();
-  ptx::WaitForEarlierKernels();
-  const int64_t row = blockIdx.y;
-  const int64_t column = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) * kVector;
-  if (column >= width) return;
-  for (int64_t r = row; r < rows; r += gridDim.y) {
-    float gate[kVector];
-    float up[kVector];
-    const Bf16* from = gate_up + (r * width + column) * 2;
-    Unpack(Load(from), gate);
-    Unpack(Load(from + kGatedRows), up);
-#pragma unroll
-    for (int i = 0; i < kVector; ++i) gate[i] *= up[i] / (1.0f + __expf(-gate[i]));
-    Store(out + r * width + column, Pack(gate));
-  }
-}
-
 constexpr int Blocks(int64_t work, int64_t each) {
   return static_cast<int>((work + each - 1) / each);
 }
@@ -272,14 +253,6 @@ void LaunchRopeAndStoreKv(const RopeAndStoreKvCall& call, cudaStream_t stream) {
                            ? (interleaved ? RopeAndStoreKv<64, true> : RopeAndStoreKv<64, false>)
                            : (interleaved ? RopeAndStoreKv<128, true> : RopeAndStoreKv<128, false>);
   LaunchOverlapping(stream, grid, threads, 0, "RopeAndStoreKv", kernel, call, units);
-}
-
-void LaunchGatedActivation(Bf16* out, const Bf16* gate_up, int64_t rows, int64_t width,
-                           cudaStream_t stream) {
-  constexpr int kThreads = 256;
-  const dim3 grid(Blocks(width, kThreads * kVector), static_cast<int>(rows < 65535 ? rows : 65535));
-  LaunchOverlapping(stream, grid, kThreads, 0, "GatedActivation", GatedActivation, out, gate_up,
-                    rows, width);
 }
 
 }  // namespace longhaul

@@ -47,13 +47,8 @@ struct RopeAndStoreKvCall {
 };
 void LaunchRopeAndStoreKv(const RopeAndStoreKvCall& call, cudaStream_t stream);
 
-// Gate and up lie in turns in a weight of WeightUse::kGated and in what comes of it: this many rows
-// (then columns) of gate, as many of up, and so on. A thread of the matrix unit that holds a value
-// of gate then holds the one of up, too.
+// Gate and up lie in turns in a weight of WeightUse::kGated: this many rows of gate, as many of up,
+// and so on. A thread of the matrix unit that holds a value of gate then holds the one of up, too.
 inline constexpr int kGatedRows = 8;
-
-// out [rows, width] = silu(gate) * up for gate_up [rows, 2 * width], in turns.
-void LaunchGatedActivation(Bf16* out, const Bf16* gate_up, int64_t rows, int64_t width,
-                           cudaStream_t stream);
 
 }  // namespace longhaul

@@ -160,6 +160,17 @@ __device__ __forceinline__ void TmaLoad4d(void* to, const CUtensorMap* map, uint
 
 // The same into every block of the cluster whose bit is set in `blocks`, at the same place; each
 // one's own barrier counts the bytes.
+__device__ __forceinline__ void TmaLoad2dMulticast(void* to, const CUtensorMap* map,
+                                                   uint64_t* barrier, int32_t c0, int32_t c1,
+                                                   uint16_t blocks,
+                                                   uint64_t policy = kEvictNormal) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
+      ".multicast::cluster.L2::cache_hint [%0], [%1, {%3, %4}], [%2], %5, %6;" ::"r"(
+          SharedAddress(to)),
+      "l"(map), "r"(SharedAddress(barrier)), "r"(c0), "r"(c1), "h"(blocks), "l"(policy)
+      : "memory");
+}
 __device__ __forceinline__ void TmaLoad4dMulticast(void* to, const CUtensorMap* map,
                                                    uint64_t* barrier, int32_t c0, int32_t c1,
                                                    int32_t c2, int32_t c3, uint16_t blocks,

@@ -43,7 +43,7 @@ from tools.launcher import model  # noqa: E402
 
 TESTS = (
     "elementwise_test", "cuda_prefill_matmul_test", "prefill_attention_test", "decode_attention_test", "decode_chain_test",
-    "decode_matmul_cut_test", "decode_matmul_test", "gpu_sampler_test", "slab_digest_test", "cuda_decoder_test", "large_offsets_test",
+    "decode_matmul_cut_test", "decode_matmul_test", "gated_matmul_test", "gpu_sampler_test", "slab_digest_test", "cuda_decoder_test", "large_offsets_test",
 )
 # Their CPU cases have run where the build was made; these filters leave the GPU's.
 TRANSPORT_TESTS = {"ucx_contract_test": "*/Cuda", "ucx_peer_test": "*/Cuda", "self_test_process_test": "*/Cuda"}
@@ -65,7 +65,7 @@ UCX_WHEEL_LIBRARIES = "../../libucx_cu13.libs"
 UCX_PERFTEST = "../bin/ucx_perftest"
 # One round of PyTorch's attention in turns with ours is the last figure, where PyTorch is.
 BENCHMARKS = (
-    "prefill_attention_bench", "decode_attention_bench", "decode_matmul_bench", "kv_memory_bench", "cuda_model_bench",
+    "prefill_attention_bench", "decode_attention_bench", "decode_matmul_bench", "gated_matmul_bench", "kv_memory_bench", "cuda_model_bench",
 )
 BESIDE_TORCH = "tests/bench/torch_attention.py"
 SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")

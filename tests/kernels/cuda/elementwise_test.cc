@@ -180,25 +180,5 @@ TEST_F(ElementwiseTest, RotatesAndStores) {
   }
 }
 
-TEST_F(ElementwiseTest, GatedActivationAgainstFloat64) {
-  for (const int64_t width : {8, 200, 1536, 14336}) {
-    const int64_t rows = 3;
-    const std::vector<Bf16> x = RandomBf16(rows * 2 * width, width, 4.0f);
-    auto out = Poisoned<Bf16>(rows * width);
-    const auto up_x = Up(x);
-    LaunchGatedActivation(out.data(), up_x.data(), rows, width, stream());
-    const std::vector<Bf16> got = out.Read();
-    for (int64_t row = 0; row < rows; ++row) {
-      for (int64_t i = 0; i < width; ++i) {
-        const int64_t at = row * 2 * width + i / kGatedRows * 2 * kGatedRows + i % kGatedRows;
-        const double gate = F32FromBF16(x[at]);
-        const double up = F32FromBF16(x[at + kGatedRows]);
-        ExpectRounded(got[row * width + i], gate * up / (1.0 + std::exp(-gate)),
-                      "width " + std::to_string(width));
-      }
-    }
-  }
-}
-
 }  // namespace
 }  // namespace longhaul
