@@ -141,8 +141,7 @@ void DequantizeRow(DType dtype, const std::byte* data, int64_t elements, float* 
 void DequantizeRow(const WeightView& weight, int64_t row, float* out) {
   LH_CHECK(weight.present() && row >= 0 && row < weight.rows,
            absl::StrCat("row ", row, " of ", weight.rows));
-  DequantizeRow(weight.dtype, weight.data + row * RowBytes(weight.dtype, weight.cols), weight.cols,
-                out);
+  DequantizeRow(weight.dtype, weight.Row(row), weight.cols, out);
 }
 
 }  // namespace longhaul

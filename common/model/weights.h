@@ -10,16 +10,19 @@
 
 namespace longhaul {
 
-// A matrix [rows, cols] with rows one after the other, or a vector [cols] with rows == 1. y = W x
-// maps cols to rows.
+// A matrix [rows, cols], or a vector [cols] with rows == 1. y = W x maps cols to rows.
 struct WeightView {
   const std::byte* data = nullptr;  // null: the model has no such weight
   DType dtype = DType::kF32;
   int64_t rows = 0;
   int64_t cols = 0;
+  int64_t stride_bytes = 0;  // from row to row; 0: rows lie one after the other
 
   bool present() const { return data != nullptr; }
-  int64_t bytes() const { return rows * RowBytes(dtype, cols); }
+  int64_t row_bytes() const { return RowBytes(dtype, cols); }
+  int64_t stride() const { return stride_bytes > 0 ? stride_bytes : row_bytes(); }
+  int64_t bytes() const { return rows * row_bytes(); }
+  const std::byte* Row(int64_t row) const { return data + row * stride(); }
 };
 
 struct LayerWeights {

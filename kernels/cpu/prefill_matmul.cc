@@ -97,8 +97,7 @@ std::unique_ptr<PrefillMatrix> PrefillMatMul::Pack(absl::Span<const WeightView> 
       int64_t source_row = panel.first + column;
       const WeightView* part = parts.data();
       for (; source_row >= part->rows; ++part) source_row -= part->rows;
-      kernels_.dequantize(part->dtype, part->data + source_row * RowBytes(part->dtype, k), k,
-                          row.data());
+      kernels_.dequantize(part->dtype, part->Row(source_row), k, row.data());
       std::byte* to = plain.data() + column * k * operand_bytes_;
       if (operand_bytes_ == 2) {
         kernels_.round_to_bf16(reinterpret_cast<uint16_t*>(to), row.data(), k);

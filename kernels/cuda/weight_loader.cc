@@ -15,9 +15,10 @@ constexpr int64_t kPieceBytes = int64_t{16} << 20;
 constexpr int64_t kTaskBytes = int64_t{256} << 10;
 
 void ToBf16(const WeightView& view, int64_t first_row, int64_t end_row, Bf16* to) {
-  const int64_t row_bytes = RowBytes(view.dtype, view.cols);
   if (view.dtype == DType::kBF16) {
-    std::memcpy(to, view.data + first_row * row_bytes, (end_row - first_row) * row_bytes);
+    for (int64_t row = first_row; row < end_row; ++row, to += view.cols) {
+      std::memcpy(to, view.Row(row), view.row_bytes());
+    }
     return;
   }
   std::vector<float> values(view.cols);

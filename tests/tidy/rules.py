@@ -49,6 +49,7 @@ ONE_TENANT = {
     "common/engine/direct_prefill_client.h": "a maker of the door PrefillClient lies beside it",
     "common/engine/direct_worker_client.h": "a maker of the door WorkerClient lies beside it",
     "common/engine/kv_stub_executor.h": "a maker of the door Executor lies beside it",
+    "common/runtime/rank_barrier.h": "threads have one home",
     "common/runtime/thread_pool.h": "threads have one home",
     "common/runtime/virtual_loop.h": "a maker of the door Loop lies beside it",
 }
@@ -70,7 +71,8 @@ BANS = (
         ("common/runtime/", "kv_transfer/", "common/http/", "tests/", MAIN),
         "threads belong to the runtime, and to the owners of a transfer or an edge"),
     Ban("mutex", r"\bstd::(?:recursive_|shared_|timed_)*mutex\b|\babsl::Mutex\b|\bstd::condition_variable\b",
-        ("common/runtime/", "common/http/", "common/rpc/", "decode_worker/grpc_", "router/core/grpc_", "kv_transfer/", "tests/", MAIN),
+        ("common/runtime/", "common/http/", "common/rpc/", "decode_worker/grpc_", "router/core/grpc_", "kv_transfer/",
+         "kernels/cuda/nccl_", "tests/", MAIN),
         "state lives on one Loop, and needs no lock; only the edges, where foreign threads call in, have one"),
     Ban("wall clock", r"\bsystem_clock\b|\bgettimeofday\b|\babsl::Now\b|\bCLOCK_REALTIME\b|\bstd::time\b|(?<![\w.>:])time\(",
         ("common/base/log.cc", "common/rpc/", MAIN), "time is handed in, so that the simulator can hand in its own; gRPC's deadlines know no other clock"),
