@@ -30,7 +30,8 @@ class DecodeWorker::Call final : public WorkerCall {
 };
 
 DecodeWorker::DecodeWorker(DecodeWorkerOptions options, Loop* loop, Executor* executor,
-                           TransferEngine* engine, PrefillClient* prefill, const KvPool& pool)
+                           TransferEngine* engine, PrefillClient* prefill,
+                           const ShardedKvPool& pool)
     : options_(std::move(options)),
       loop_(loop),
       executor_(executor),

@@ -14,7 +14,7 @@
 #include "common/engine/executor.h"
 #include "common/engine/worker_client.h"
 #include "common/kv/block_manager.h"
-#include "common/model/backend.h"
+#include "common/model/sharded_kv_pool.h"
 #include "common/runtime/loop.h"
 #include "decode_worker/decode_scheduler.h"
 #include "decode_worker/hand_off.h"
@@ -65,7 +65,7 @@ class DecodeWorker final : public WorkerClient {
  public:
   // Everything handed in outlives the worker. `pool` is the memory that `executor` works on.
   DecodeWorker(DecodeWorkerOptions options, Loop* loop, Executor* executor, TransferEngine* engine,
-               PrefillClient* prefill, const KvPool& pool);
+               PrefillClient* prefill, const ShardedKvPool& pool);
   // Calls still open are forgotten: no callback comes any more.
   ~DecodeWorker() override;
 

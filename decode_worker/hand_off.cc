@@ -60,7 +60,8 @@ bool HandOff::IsCurrent(const HandOff* hand_off, uint32_t transfer_id) {
 
 void HandOff::Open(const LinkPool::PeerLink& link) {
   const int64_t end = static_cast<int64_t>(request_.tokens.size());
-  const TransferPlan plan(context_->pool.layout, position_, end, context_->options.chunk_tokens);
+  const TransferPlan plan(context_->pool.layout, context_->pool.width(), position_, end,
+                          context_->options.chunk_tokens);
   const uint32_t transfer_id = (*context_->next_transfer_id)++;
   LH_CHECK(transfer_id != 0, "this process has used up its transfer ids");
   receiver_ =
@@ -96,6 +97,7 @@ void HandOff::Open(const LinkPool::PeerLink& link) {
   open.set_chunks_granted(receiver_->chunks_posted());
   open.set_link_address(link.address);
   open.set_cache_salt(request_.cache_salt);
+  open.set_kv_parts(context_->pool.width());
   open.set_heartbeat_us(context_->options.heartbeat_us);
   const std::string& address = request_.addresses[PeerOf(report_.attempts)];
   call_ = context_->prefill->Prefill(

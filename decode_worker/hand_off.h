@@ -16,7 +16,7 @@
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "common/engine/prefill_client.h"
-#include "common/model/backend.h"
+#include "common/model/sharded_kv_pool.h"
 #include "common/runtime/loop.h"
 #include "decode_worker/link_pool.h"
 #include "kv_transfer/kv_receiver.h"
@@ -46,7 +46,7 @@ struct HandOffContext {
   TransferEngine* engine = nullptr;
   LinkPool* links = nullptr;
   PrefillClient* prefill = nullptr;
-  KvPool pool;
+  ShardedKvPool pool;
   std::string name;
   uint64_t incarnation = 0;
   Fingerprint fingerprint;

@@ -1,12 +1,13 @@
-// Which backend a process computes with, from its flags: the one place where the mains' --backend,
-// --device and --gpu_memory_share come together.
+// Which backend a process computes with, and on how many ranks, from its flags: the one place where
+// the mains' --backend, --device, --gpu_memory_share and --tensor_parallel come together.
 #pragma once
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
-#include "common/model/backend.h"
+#include "common/model/backend_rank.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cuda/cuda_backend.h"
 
@@ -14,15 +15,18 @@ namespace longhaul {
 
 struct BackendChoice {
   std::string backend = "auto";  // auto, cpu or cuda; auto takes CUDA where a device answers
-  CpuBackendOptions cpu;
-  CudaBackendOptions cuda;
+  int tensor_parallel = 1;       // ranks that share the model
+  CpuBackendOptions cpu;         // of each rank; cores are dealt out to the ranks in turn
+  CudaBackendOptions cuda;       // of each rank
+  // CUDA's numbers of the ranks' GPUs. One number stands for it and those that follow.
+  std::vector<int> devices = {0};
   // Asks why the process's KV transport cannot carry device memory, OK when it can: else auto takes
   // the CPU, and cuda is this error. Called only where CUDA would be taken.
   absl::Status (*carries_device_memory)() = [] { return absl::OkStatus(); };
 };
 
-// Logs what was chosen and why. Errors: InvalidArgument for a choice that there is not, those of
-// the makers.
-absl::StatusOr<std::unique_ptr<Backend>> ChooseBackend(const BackendChoice& choice);
+// In order of rank. Logs what was chosen and why. Errors: InvalidArgument for a choice that there
+// is not, those of the makers.
+absl::StatusOr<std::vector<BackendRank>> ChooseBackend(BackendChoice choice);
 
 }  // namespace longhaul

@@ -8,7 +8,7 @@
 namespace longhaul {
 
 void DigestQueue::Add(absl::Span<const SendPiece> pieces, int64_t slab_bytes, Done done) {
-  waiting_.push_back({SlabsOf(pieces, slab_bytes), slab_bytes, std::move(done)});
+  waiting_.push_back({UnitsOf(pieces, slab_bytes), slab_bytes, std::move(done)});
   if (batch_ == nullptr) Begin();
 }
 

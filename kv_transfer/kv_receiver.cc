@@ -8,7 +8,7 @@
 
 namespace longhaul {
 
-KvReceiver::KvReceiver(TransferEngine* engine, LinkId link, const KvPool& pool,
+KvReceiver::KvReceiver(TransferEngine* engine, LinkId link, const ShardedKvPool& pool,
                        const TransferPlan& plan, uint32_t transfer_id, Callbacks callbacks)
     : engine_(engine),
       link_(link),
@@ -17,32 +17,35 @@ KvReceiver::KvReceiver(TransferEngine* engine, LinkId link, const KvPool& pool,
       transfer_id_(transfer_id),
       callbacks_(std::move(callbacks)),
       chunks_(plan.chunks()) {
-  for (Chunk& chunk : chunks_) chunk.layer_digests.resize(plan.layers());
+  for (Chunk& chunk : chunks_) chunk.message_digests.resize(plan.messages());
 }
 
 void KvReceiver::PostNext(absl::Span<const BlockId> blocks) {
   LH_CHECK(chunks_posted_ < plan_.chunks() && !cancelled_, "no chunk left to post");
   const int chunk = chunks_posted_++;
   for (int layer = 0; layer < plan_.layers(); ++layer) {
-    std::vector<ReceivePiece> pieces;
-    for (const PoolRange& range : LayerRanges(pool_.layout, pool_.blocks, layer, blocks)) {
-      pieces.push_back({pool_.data + range.offset, range.bytes});
+    for (int part = 0; part < plan_.parts(); ++part) {
+      std::vector<ReceivePiece> pieces;
+      for (const PoolRange& range : RankRanges(pool_, layer, part, blocks)) {
+        pieces.push_back({pool_.ranks[range.rank] + range.offset, range.bytes});
+      }
+      const int message = plan_.Message(layer, part);
+      const TransferTag tag = MakeTransferTag(transfer_id_, chunk, message);
+      outstanding_.insert(tag);
+      engine_->Receive(link_, tag, std::move(pieces), pool_.layout.head_bytes(),
+                       [this, chunk, message](absl::Status status, uint64_t digest) {
+                         OnReceived(chunk, message, std::move(status), digest);
+                       });
     }
-    const TransferTag tag = MakeTransferTag(transfer_id_, chunk, layer);
-    outstanding_.insert(tag);
-    engine_->Receive(link_, tag, std::move(pieces), pool_.layout.slab_bytes(),
-                     [this, chunk, layer](absl::Status status, uint64_t digest) {
-                       OnReceived(chunk, layer, std::move(status), digest);
-                     });
   }
 }
 
-void KvReceiver::OnReceived(int chunk, int layer, absl::Status status, uint64_t digest) {
-  outstanding_.erase(MakeTransferTag(transfer_id_, chunk, layer));
+void KvReceiver::OnReceived(int chunk, int message, absl::Status status, uint64_t digest) {
+  outstanding_.erase(MakeTransferTag(transfer_id_, chunk, message));
   if (status.ok()) {
     bytes_received_ += plan_.MessageBytes(chunk);
-    chunks_[chunk].layer_digests[layer] = digest;
-    ++chunks_[chunk].layers_received;
+    chunks_[chunk].message_digests[message] = digest;
+    ++chunks_[chunk].messages_received;
   }
   if (cancelled_) {
     if (quiesced()) callbacks_.quiesced();
@@ -63,9 +66,9 @@ void KvReceiver::OnDigest(int chunk, uint64_t digest) {
 
 void KvReceiver::CheckChunk(int index) {
   Chunk& chunk = chunks_[index];
-  if (failed_ || chunk.whole || !chunk.digest_known || chunk.layers_received < plan_.layers())
+  if (failed_ || chunk.whole || !chunk.digest_known || chunk.messages_received < plan_.messages())
     return;
-  const uint64_t digest = ChunkDigest(chunk.layer_digests);
+  const uint64_t digest = ChunkDigest(chunk.message_digests);
   if (digest != chunk.digest && !MutantIs(Mutant::kDigestIgnored)) {
     Fail(absl::DataLossError(absl::StrCat("chunk ", index, " arrived with digest ",
                                           absl::Hex(digest), ", sent was ",

@@ -9,7 +9,7 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/types/span.h"
-#include "common/model/backend.h"
+#include "common/model/sharded_kv_pool.h"
 #include "kv_transfer/transfer_engine.h"
 #include "kv_transfer/transfer_plan.h"
 
@@ -27,10 +27,10 @@ class KvReceiver {
     absl::AnyInvocable<void()> quiesced;
   };
 
-  // OnDigest may call back from inside. The object outlives its receives: destroy it once
-  // quiesced() holds, and never inside a callback.
-  KvReceiver(TransferEngine* engine, LinkId link, const KvPool& pool, const TransferPlan& plan,
-             uint32_t transfer_id, Callbacks callbacks);
+  // The plan's parts are the pool's ranks. OnDigest may call back from inside. The object outlives
+  // its receives: destroy it once quiesced() holds, and never inside a callback.
+  KvReceiver(TransferEngine* engine, LinkId link, const ShardedKvPool& pool,
+             const TransferPlan& plan, uint32_t transfer_id, Callbacks callbacks);
 
   const TransferPlan& plan() const { return plan_; }
   uint32_t transfer_id() const { return transfer_id_; }
@@ -57,20 +57,20 @@ class KvReceiver {
 
  private:
   struct Chunk {
-    std::vector<uint64_t> layer_digests;
-    int layers_received = 0;
+    std::vector<uint64_t> message_digests;
+    int messages_received = 0;
     bool digest_known = false;
     uint64_t digest = 0;
     bool whole = false;
   };
 
-  void OnReceived(int chunk, int layer, absl::Status status, uint64_t digest);
+  void OnReceived(int chunk, int message, absl::Status status, uint64_t digest);
   void CheckChunk(int chunk);
   void Fail(absl::Status status);
 
   TransferEngine* const engine_;
   const LinkId link_;
-  const KvPool pool_;
+  const ShardedKvPool pool_;
   const TransferPlan plan_;
   const uint32_t transfer_id_;
   Callbacks callbacks_;

@@ -7,7 +7,7 @@
 
 namespace longhaul {
 
-KvSender::KvSender(TransferEngine* engine, LinkId link, const KvPool& pool,
+KvSender::KvSender(TransferEngine* engine, LinkId link, const ShardedKvPool& pool,
                    const TransferPlan& plan, uint32_t transfer_id, std::vector<BlockId> blocks,
                    Callbacks callbacks)
     : engine_(engine),
@@ -20,7 +20,7 @@ KvSender::KvSender(TransferEngine* engine, LinkId link, const KvPool& pool,
       ready_(plan.layers(), 0),
       next_chunk_(plan.layers(), 0),
       chunks_(plan.chunks()) {
-  for (Chunk& chunk : chunks_) chunk.layer_digests.resize(plan.layers());
+  for (Chunk& chunk : chunks_) chunk.message_digests.resize(plan.messages());
 }
 
 void KvSender::Grant(int chunks) {
@@ -36,25 +36,29 @@ void KvSender::LayerReady(int layer, int64_t position_end) {
 
 void KvSender::SendReady(int layer) {
   const int end = std::min(granted_, plan_.ChunksBefore(ready_[layer]));
-  while (!cancelled_ && next_chunk_[layer] < end) SendMessage(next_chunk_[layer]++, layer);
+  while (!cancelled_ && next_chunk_[layer] < end) {
+    const int chunk = next_chunk_[layer]++;
+    for (int part = 0; part < plan_.parts(); ++part) SendMessage(chunk, layer, part);
+  }
 }
 
-void KvSender::SendMessage(int chunk, int layer) {
+void KvSender::SendMessage(int chunk, int layer, int part) {
   const auto blocks = absl::MakeConstSpan(blocks_).subspan(
       plan_.BlockBegin(chunk), plan_.BlockEnd(chunk) - plan_.BlockBegin(chunk));
   std::vector<SendPiece> pieces;
-  for (const PoolRange& range : LayerRanges(pool_.layout, pool_.blocks, layer, blocks)) {
-    pieces.push_back({pool_.data + range.offset, range.bytes});
+  for (const PoolRange& range : HeadRanges(pool_, layer, plan_.HeadsOf(part), blocks)) {
+    pieces.push_back({pool_.ranks[range.rank] + range.offset, range.bytes});
   }
   bytes_sent_ += plan_.MessageBytes(chunk);
-  const TransferTag tag = MakeTransferTag(transfer_id_, chunk, layer);
+  const int message = plan_.Message(layer, part);
+  const TransferTag tag = MakeTransferTag(transfer_id_, chunk, message);
   outstanding_.insert(tag);
   engine_->Send(
-      link_, tag, std::move(pieces), pool_.layout.slab_bytes(),
-      [this, chunk, layer](uint64_t digest) {
-        chunks_[chunk].layer_digests[layer] = digest;
-        if (++chunks_[chunk].posted == plan_.layers() && !cancelled_) {
-          callbacks_.chunk_sent(chunk, ChunkDigest(chunks_[chunk].layer_digests));
+      link_, tag, std::move(pieces), pool_.layout.head_bytes(),
+      [this, chunk, message](uint64_t digest) {
+        chunks_[chunk].message_digests[message] = digest;
+        if (++chunks_[chunk].posted == plan_.messages() && !cancelled_) {
+          callbacks_.chunk_sent(chunk, ChunkDigest(chunks_[chunk].message_digests));
         }
       },
       [this, tag](absl::Status status) { OnDone(tag, std::move(status)); });

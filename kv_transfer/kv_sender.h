@@ -1,6 +1,6 @@
-// KvSender: the prefill side of one transfer. Sends (chunk, layer) messages as soon as the layer of
-// the whole chunk is computed and the decode side has granted the chunk. Lives on the worker's
-// Loop.
+// KvSender: the prefill side of one transfer. Sends the messages of a (chunk, layer) as soon as the
+// layer of the whole chunk is computed and the decode side has granted the chunk. Lives on the
+// worker's Loop.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
-#include "common/model/backend.h"
+#include "common/model/sharded_kv_pool.h"
 #include "kv_transfer/transfer_engine.h"
 #include "kv_transfer/transfer_plan.h"
 
@@ -27,7 +27,7 @@ class KvSender {
 
   // `blocks` covers all positions up to the plan's end and stays owned by the caller until
   // `quiesced`; so does this object. No callback comes from inside a call.
-  KvSender(TransferEngine* engine, LinkId link, const KvPool& pool, const TransferPlan& plan,
+  KvSender(TransferEngine* engine, LinkId link, const ShardedKvPool& pool, const TransferPlan& plan,
            uint32_t transfer_id, std::vector<BlockId> blocks, Callbacks callbacks);
 
   // Receives are posted for all chunks below `chunks`. Smaller or repeated grants change nothing.
@@ -47,18 +47,18 @@ class KvSender {
 
  private:
   struct Chunk {
-    std::vector<uint64_t> layer_digests;
+    std::vector<uint64_t> message_digests;
     int posted = 0;
   };
 
   void SendReady(int layer);
-  void SendMessage(int chunk, int layer);
+  void SendMessage(int chunk, int layer, int part);
   void OnDone(TransferTag tag, absl::Status status);
-  bool all_done() const { return messages_done_ == int64_t{plan_.chunks()} * plan_.layers(); }
+  bool all_done() const { return messages_done_ == int64_t{plan_.chunks()} * plan_.messages(); }
 
   TransferEngine* const engine_;
   const LinkId link_;
-  const KvPool pool_;
+  const ShardedKvPool pool_;
   const TransferPlan plan_;
   const uint32_t transfer_id_;
   const std::vector<BlockId> blocks_;

@@ -132,8 +132,8 @@ LinkId TransferEngine::Connect(std::string address) {
 }
 
 void TransferEngine::Send(LinkId link, TransferTag tag, std::vector<SendPiece> pieces,
-                          int64_t slab_bytes, Posted posted, SendDone done) {
-  shared_->transfer_loop->Post([shared = shared_, link, tag, pieces = std::move(pieces), slab_bytes,
+                          int64_t unit_bytes, Posted posted, SendDone done) {
+  shared_->transfer_loop->Post([shared = shared_, link, tag, pieces = std::move(pieces), unit_bytes,
                                 posted = std::move(posted), done = std::move(done)]() mutable {
     Shared::Entry* entry = shared->Find(link);
     if (entry == nullptr || entry->closing || entry->link == nullptr) {
@@ -153,7 +153,7 @@ void TransferEngine::Send(LinkId link, TransferTag tag, std::vector<SendPiece> p
     });
     // Hashed while the wire is busy with it already.
     shared->digests->Add(
-        pieces, slab_bytes,
+        pieces, unit_bytes,
         [shared, link, end, posted = std::move(posted)](uint64_t digest) mutable {
           shared->Reply([posted = std::move(posted), digest]() mutable { posted(digest); });
           shared->SendPartOver(link, *end);
@@ -162,8 +162,8 @@ void TransferEngine::Send(LinkId link, TransferTag tag, std::vector<SendPiece> p
 }
 
 void TransferEngine::Receive(LinkId link, TransferTag tag, std::vector<ReceivePiece> pieces,
-                             int64_t slab_bytes, ReceiveDone done) {
-  shared_->transfer_loop->Post([shared = shared_, link, tag, pieces = std::move(pieces), slab_bytes,
+                             int64_t unit_bytes, ReceiveDone done) {
+  shared_->transfer_loop->Post([shared = shared_, link, tag, pieces = std::move(pieces), unit_bytes,
                                 done = std::move(done)]() mutable {
     Shared::Entry* entry = shared->Find(link);
     if (entry == nullptr || entry->closing || entry->link == nullptr) {
@@ -183,10 +183,10 @@ void TransferEngine::Receive(LinkId link, TransferTag tag, std::vector<ReceivePi
       shared->OperationEnded(link);
     };
     entry->link->Receive(tag, std::move(pieces),
-                         [shared, slab_bytes, received = std::move(received),
+                         [shared, unit_bytes, received = std::move(received),
                           end = std::move(end)](absl::Status status) mutable {
                            if (!status.ok()) return end(std::move(status), 0);
-                           shared->digests->Add(received, slab_bytes,
+                           shared->digests->Add(received, unit_bytes,
                                                 [end = std::move(end)](uint64_t digest) mutable {
                                                   end(absl::OkStatus(), digest);
                                                 });

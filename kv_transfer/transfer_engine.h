@@ -38,11 +38,12 @@ class TransferEngine {
   // A failure to connect shows in the operations on the link.
   LinkId Connect(std::string address);
 
+  // unit_bytes: what digests are taken of (MessageDigest).
   // `posted` comes when the message is on its way, with its digest; `done` when its memory may be
   // reused. Both always come; digest 0 when the link is not usable.
-  void Send(LinkId link, TransferTag tag, std::vector<SendPiece> pieces, int64_t slab_bytes,
+  void Send(LinkId link, TransferTag tag, std::vector<SendPiece> pieces, int64_t unit_bytes,
             Posted posted, SendDone done);
-  void Receive(LinkId link, TransferTag tag, std::vector<ReceivePiece> pieces, int64_t slab_bytes,
+  void Receive(LinkId link, TransferTag tag, std::vector<ReceivePiece> pieces, int64_t unit_bytes,
                ReceiveDone done);
   void Cancel(LinkId link, TransferTag tag);
 

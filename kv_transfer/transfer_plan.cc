@@ -8,18 +8,19 @@
 
 namespace longhaul {
 
-TransferPlan::TransferPlan(const KvLayout& layout, int64_t first_position, int64_t end_position,
-                           int64_t chunk_tokens)
+TransferPlan::TransferPlan(const KvLayout& layout, int parts, int64_t first_position,
+                           int64_t end_position, int64_t chunk_tokens)
     : layout_(layout),
+      parts_(parts),
       first_position_(first_position),
       end_position_(end_position),
       chunk_tokens_(chunk_tokens),
       chunks_(static_cast<int>((end_position - first_position + chunk_tokens - 1) / chunk_tokens)) {
   LH_CHECK(chunk_tokens > 0 && chunk_tokens % layout.block_tokens == 0 &&
                first_position % layout.block_tokens == 0 && first_position < end_position &&
-               chunks_ <= kTransferChunksMax && layout.layers <= kTransferLayersMax,
+               chunks_ <= kTransferChunksMax && CheckKvParts(layout, parts).ok(),
            absl::StrCat("bad transfer plan: [", first_position, ", ", end_position, ") by ",
-                        chunk_tokens));
+                        chunk_tokens, " for ", parts, " ranks"));
 }
 
 int64_t TransferPlan::ChunkEnd(int chunk) const {
@@ -32,38 +33,78 @@ int TransferPlan::ChunksBefore(int64_t position) const {
   return static_cast<int>((position - first_position_) / chunk_tokens_);
 }
 
-std::vector<PoolRange> LayerRanges(const KvLayout& layout, int64_t pool_blocks, int layer,
-                                   absl::Span<const BlockId> blocks) {
+namespace {
+
+// Appends a run, or lengthens the last one where they are neighbours.
+void Append(PoolRange range, std::vector<PoolRange>& ranges) {
+  if (!ranges.empty() && ranges.back().rank == range.rank &&
+      ranges.back().offset + ranges.back().bytes == range.offset) {
+    ranges.back().bytes += range.bytes;
+  } else {
+    ranges.push_back(range);
+  }
+}
+
+}  // namespace
+
+std::vector<PoolRange> HeadRanges(const ShardedKvPool& pool, int layer, ShardRange heads,
+                                  absl::Span<const BlockId> blocks) {
   std::vector<PoolRange> ranges;
-  for (size_t i = 0; i < blocks.size(); ++i) {
-    if (i > 0 && blocks[i] == blocks[i - 1] + 1) {
-      ranges.back().bytes += layout.slab_bytes();
-    } else {
-      ranges.push_back({layout.SlabOffset(pool_blocks, layer, blocks[i]), layout.slab_bytes()});
+  const int64_t head_bytes = pool.layout.head_bytes();
+  for (const BlockId block : blocks) {
+    for (const bool values : {false, true}) {
+      for (int64_t head = heads.first; head < heads.end();) {
+        const int rank = pool.RankOf(head);
+        const ShardRange here = pool.HeadsOf(rank);
+        const int64_t end = std::min(heads.end(), here.end());
+        const int64_t in_slab = (values ? here.count : 0) + head - here.first;
+        const int64_t slab = pool.Rank(rank).layout.SlabOffset(pool.blocks, layer, block);
+        Append({rank, slab + in_slab * head_bytes, (end - head) * head_bytes}, ranges);
+        head = end;
+      }
     }
   }
   return ranges;
 }
 
-TransferTag MakeTransferTag(uint32_t transfer_id, int chunk, int layer) {
-  return uint64_t{transfer_id} << 32 | static_cast<uint64_t>(chunk) << 12 |
-         static_cast<uint64_t>(layer);
-}
-
-std::vector<const std::byte*> SlabsOf(absl::Span<const SendPiece> pieces, int64_t slab_bytes) {
-  std::vector<const std::byte*> slabs;
-  for (const SendPiece& piece : pieces) {
-    for (int64_t at = 0; at < piece.bytes; at += slab_bytes) slabs.push_back(piece.data + at);
+std::vector<PoolRange> RankRanges(const ShardedKvPool& pool, int layer, int rank,
+                                  absl::Span<const BlockId> blocks) {
+  std::vector<PoolRange> ranges;
+  const KvLayout layout = pool.Rank(rank).layout;
+  for (const BlockId block : blocks) {
+    Append({rank, layout.SlabOffset(pool.blocks, layer, block), layout.slab_bytes()}, ranges);
   }
-  return slabs;
+  return ranges;
 }
 
-uint64_t MessageDigest(absl::Span<const uint64_t> slab_digests) {
-  return Hash64Of(slab_digests.data(), slab_digests.size() * sizeof(uint64_t));
+TransferTag MakeTransferTag(uint32_t transfer_id, int chunk, int message) {
+  return uint64_t{transfer_id} << 32 | static_cast<uint64_t>(chunk) << 12 |
+         static_cast<uint64_t>(message);
 }
 
-uint64_t ChunkDigest(absl::Span<const uint64_t> layer_digests) {
-  return Hash64Of(layer_digests.data(), layer_digests.size() * sizeof(uint64_t));
+absl::Status CheckKvParts(const KvLayout& layout, int64_t parts) {
+  if (parts < 1 || parts > kRanksMax || layout.layers * parts > kTransferMessagesMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("KV of ", layout.layers, " layers for ", parts, " ranks; valid are 1 to ",
+                     std::min(kRanksMax, kTransferMessagesMax / layout.layers)));
+  }
+  return CheckKvWidth(layout.kv_heads, static_cast<int>(parts));
+}
+
+std::vector<const std::byte*> UnitsOf(absl::Span<const SendPiece> pieces, int64_t unit_bytes) {
+  std::vector<const std::byte*> units;
+  for (const SendPiece& piece : pieces) {
+    for (int64_t at = 0; at < piece.bytes; at += unit_bytes) units.push_back(piece.data + at);
+  }
+  return units;
+}
+
+uint64_t MessageDigest(absl::Span<const uint64_t> unit_digests) {
+  return Hash64Of(unit_digests.data(), unit_digests.size() * sizeof(uint64_t));
+}
+
+uint64_t ChunkDigest(absl::Span<const uint64_t> message_digests) {
+  return Hash64Of(message_digests.data(), message_digests.size() * sizeof(uint64_t));
 }
 
 }  // namespace longhaul

@@ -37,13 +37,17 @@ ABSL_FLAG(std::string, http, "127.0.0.1:0",
           "host:port of /metrics, /livez, /readyz; port 0 takes a free one");
 ABSL_FLAG(std::string, backend, "auto",
           "what computes: cpu, cuda, or auto, which takes CUDA where a device answers");
-ABSL_FLAG(int, device, 0, "CUDA's number of the GPU");
-ABSL_FLAG(double, gpu_memory_share, 0.9, "share of the GPU's memory that this process may take");
-ABSL_FLAG(int, threads, 1, "CPU threads that compute");
+ABSL_FLAG(int, tensor_parallel, 1,
+          "ranks that share the model, each with its own GPU, or its own --threads");
+ABSL_FLAG(std::vector<std::string>, device, {"0"},
+          "CUDA's numbers of the ranks' GPUs, as 0,1; one number stands for it and the next ones");
+ABSL_FLAG(double, gpu_memory_share, 0.9, "share of each GPU's memory that this process may take");
+ABSL_FLAG(int, threads, 1, "CPU threads of each rank that compute");
 ABSL_FLAG(std::vector<std::string>, cores, {},
           "cores to pin the compute threads to, as 0,1; empty pins none");
 ABSL_FLAG(int64_t, kv_bytes, 0,
-          "memory for KV blocks; 0 chooses by the model's context, or all of the GPU's share");
+          "memory for KV blocks, of all ranks; 0 chooses by the model's context, or all of the "
+          "GPUs' share");
 ABSL_FLAG(int, block_tokens, 0,
           "tokens in a KV block, the same on all workers; 0: what suits the backend");
 ABSL_FLAG(double, chunk_target_ms, 100,
@@ -65,14 +69,17 @@ absl::Status Main() {
   InitLog(name, LogLevel::kInfo);
   BackendChoice choice;
   choice.backend = absl::GetFlag(FLAGS_backend);
-  choice.cuda.device = absl::GetFlag(FLAGS_device);
+  choice.tensor_parallel = absl::GetFlag(FLAGS_tensor_parallel);
+  LH_ASSIGN_OR_RETURN(choice.devices, ParseNumbers("--device", absl::GetFlag(FLAGS_device)));
   choice.cuda.memory_share = absl::GetFlag(FLAGS_gpu_memory_share);
   choice.carries_device_memory = UcxTransport::CarriesDeviceMemory;
   CpuBackendOptions& backend_options = choice.cpu;
   backend_options.threads = absl::GetFlag(FLAGS_threads);
   backend_options.pack_prefill_at_load = true;
-  LH_ASSIGN_OR_RETURN(backend_options.cores, ParseCores(absl::GetFlag(FLAGS_cores)));
-  LH_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, ChooseBackend(choice));
+  LH_ASSIGN_OR_RETURN(backend_options.cores, ParseNumbers("--cores", absl::GetFlag(FLAGS_cores)));
+  LH_ASSIGN_OR_RETURN(const std::vector<BackendRank> ranks, ChooseBackend(choice));
+  // Whose memory's kind and thread the transfers are of.
+  Backend* const backend = ranks[0].backend.get();
   UcxOptions ucx_options;
   ucx_options.transports = absl::GetFlag(FLAGS_ucx_transports);
   ucx_options.memory = &backend->kv_memory();
@@ -85,13 +92,12 @@ absl::Status Main() {
   // A slow or broken wire has been logged; the worker is still of use.
   const absl::StatusOr<LinkSpeed> speed = RunUcxSelfTest(
       &transfer_loop, transport.get(), &backend->kv_memory(),
-      {"--backend=cuda", absl::StrCat("--device=", choice.cuda.device), "--gpu_memory_share=0.05"});
-  LH_ASSIGN_OR_RETURN(
-      const std::unique_ptr<WorkerModel> model,
-      WorkerModel::Load(*backend, {.path = absl::GetFlag(FLAGS_model),
-                                   .block_tokens = absl::GetFlag(FLAGS_block_tokens),
-                                   .kv_bytes = absl::GetFlag(FLAGS_kv_bytes),
-                                   .head = false}));
+      {"--backend=cuda", absl::StrCat("--device=", choice.devices[0]), "--gpu_memory_share=0.05"});
+  LH_ASSIGN_OR_RETURN(const std::unique_ptr<WorkerModel> model,
+                      WorkerModel::Load(ranks, {.path = absl::GetFlag(FLAGS_model),
+                                                .block_tokens = absl::GetFlag(FLAGS_block_tokens),
+                                                .kv_bytes = absl::GetFlag(FLAGS_kv_bytes),
+                                                .head = false}));
   MetricRegistry registry;
   WorkerMetrics metrics(registry, "prefill", name);
   PublishBuildInfo(registry, "prefill", name, kVersion, model->file().config.name);
@@ -117,13 +123,10 @@ absl::Status Main() {
   std::unique_ptr<ModelExecutor> executor;
   std::unique_ptr<PrefillWorker> worker;
   std::unique_ptr<PrefillMetricsFeed> feed;
-  const int device_core = backend_options.cores.empty() ? -1 : backend_options.cores[0];
   RunAndWait(loop, [&] {
     engine = std::make_unique<TransferEngine>(&loop, &transfer_loop, transport.get(),
                                               &backend->kv_memory());
-    executor = std::make_unique<ModelExecutor>(
-        loop, *backend, model->decoder(), model->pool(),
-        ThreadLoopOptions{.name = "device", .core = device_core, .spin_us = spin_us});
+    executor = std::make_unique<ModelExecutor>(loop, model->ranks(), spin_us);
     worker = std::make_unique<PrefillWorker>(options, &loop, executor.get(), engine.get(),
                                              model->pool());
     feed = std::make_unique<PrefillMetricsFeed>(

@@ -40,7 +40,7 @@ class PrefillWorker::Call final : public PrefillCall {
 };
 
 PrefillWorker::PrefillWorker(PrefillWorkerOptions options, Loop* loop, Executor* executor,
-                             TransferEngine* engine, const KvPool& pool)
+                             TransferEngine* engine, const ShardedKvPool& pool)
     : options_(std::move(options)),
       loop_(loop),
       executor_(executor),
@@ -72,6 +72,7 @@ absl::Status PrefillWorker::Check(const PrefillCommand::Open& open) const {
         "chunks of ", open.chunk_tokens(), " tokens from position ", open.first_position(), " of ",
         tokens, " do not fit blocks of ", block_tokens, " tokens"));
   }
+  LH_RETURN_IF_ERROR(CheckKvParts(pool_.layout, open.kv_parts()));
   if (open.heartbeat_us() != 0 && open.heartbeat_us() < kHeartbeatMinUs) {
     return absl::InvalidArgumentError(absl::StrCat("a heartbeat every ", open.heartbeat_us(),
                                                    " us; use 0 for none, or at least ",
@@ -111,6 +112,7 @@ std::unique_ptr<PrefillCall> PrefillWorker::Prefill(PrefillCommand::Open open,
   session->first_position = open.first_position();
   session->chunk_tokens = open.chunk_tokens();
   session->chunks_granted = open.chunks_granted();
+  session->kv_parts = open.kv_parts();
   session->heartbeat_us = open.heartbeat_us();
   session->on_event = std::move(on_event);
   session->done = std::move(done);
@@ -257,7 +259,7 @@ void PrefillWorker::CloseIdleLinks() {
 void PrefillWorker::MakeSender(Session& session) {
   const SequenceId id = session.id;
   session.link = LinkTo(session);
-  const TransferPlan plan(pool_.layout, session.first_position,
+  const TransferPlan plan(pool_.layout, session.kv_parts, session.first_position,
                           static_cast<int64_t>(session.tokens.size()), session.chunk_tokens);
   session.sender = std::make_unique<KvSender>(
       engine_, session.link, pool_, plan, session.transfer_id, session.blocks,

@@ -14,7 +14,7 @@
 #include "common/engine/executor.h"
 #include "common/engine/prefill_client.h"
 #include "common/kv/block_manager.h"
-#include "common/model/backend.h"
+#include "common/model/sharded_kv_pool.h"
 #include "common/runtime/loop.h"
 #include "kv_transfer/kv_sender.h"
 #include "kv_transfer/transfer_engine.h"
@@ -63,7 +63,7 @@ class PrefillWorker final : public PrefillEndpoint {
  public:
   // Everything handed in outlives the worker. `pool` is the memory that `executor` works on.
   PrefillWorker(PrefillWorkerOptions options, Loop* loop, Executor* executor,
-                TransferEngine* engine, const KvPool& pool);
+                TransferEngine* engine, const ShardedKvPool& pool);
   // Calls still open are forgotten: no callback comes any more.
   ~PrefillWorker() override;
 
@@ -103,6 +103,7 @@ class PrefillWorker final : public PrefillEndpoint {
     int64_t first_position = 0;
     int64_t chunk_tokens = 0;
     int chunks_granted = 0;
+    int kv_parts = 1;
     int64_t heartbeat_us = 0;  // an event, and a grant, at least this often; 0: none wanted
     std::vector<BlockId> blocks;
     int64_t cached_tokens = 0;
@@ -158,7 +159,7 @@ class PrefillWorker final : public PrefillEndpoint {
   Loop* const loop_;
   Executor* const executor_;
   TransferEngine* const engine_;
-  const KvPool pool_;
+  const ShardedKvPool pool_;
   BlockManager blocks_;
   CostModel cost_;
   PrefillScheduler scheduler_;

@@ -16,7 +16,8 @@ struct KvStubExecutor::Step {
   int64_t started_us = 0;
 };
 
-KvStubExecutor::KvStubExecutor(Loop* loop, const KvPool& pool, int32_t vocab, const CostModel& cost)
+KvStubExecutor::KvStubExecutor(Loop* loop, const ShardedKvPool& pool, int32_t vocab,
+                               const CostModel& cost)
     : loop_(loop), pool_(pool), vocab_(vocab), cost_(cost), alive_(std::make_shared<bool>(true)) {}
 
 KvStubExecutor::~KvStubExecutor() { *alive_ = false; }
@@ -44,23 +45,39 @@ void KvStubExecutor::Execute(StepPlan plan, LayerDone layer_done, Done done) {
   });
 }
 
-std::byte* KvStubExecutor::RunAt(int layer, const StepSequence& sequence, int64_t position,
-                                 int head, bool value) const {
-  const KvLayout& layout = pool_.layout;
+std::byte* KvStubExecutor::RunAt(int rank, int layer, const StepSequence& sequence,
+                                 int64_t position, int head, bool value) const {
+  const KvPool pool = pool_.Rank(rank);
+  const KvLayout& layout = pool.layout;
   const BlockId block = sequence.blocks[position / layout.block_tokens];
   const int64_t run_bytes = layout.head_dim * BlockBytes(layout.dtype);
-  const int64_t row = (value ? layout.kv_heads : 0) + head;
-  return pool_.data + layout.SlabOffset(pool_.blocks, layer, block) +
+  const int64_t row = (value ? layout.kv_heads : 0) + head - pool_.HeadsOf(rank).first;
+  return pool.data + layout.SlabOffset(pool.blocks, layer, block) +
          (row * layout.block_tokens + position % layout.block_tokens) * run_bytes;
+}
+
+void KvStubExecutor::ForRanksOf(int head, absl::FunctionRef<void(int)> body) const {
+  for (int rank = pool_.RankOf(head); rank < pool_.width() && pool_.HeadsOf(rank).first <= head;
+       ++rank) {
+    body(rank);
+  }
 }
 
 uint64_t KvStubExecutor::HashPosition(int layer, const StepSequence& sequence,
                                       int64_t position) const {
   const int64_t run_bytes = pool_.layout.head_dim * BlockBytes(pool_.layout.dtype);
   uint64_t hash = static_cast<uint64_t>(layer);
+  // Whatever the width, the heads in order; ranks that share a head must hold the same.
   for (int head = 0; head < pool_.layout.kv_heads; ++head) {
-    hash = Hash64Of(RunAt(layer, sequence, position, head, false), run_bytes, hash);
-    hash = Hash64Of(RunAt(layer, sequence, position, head, true), run_bytes, hash);
+    for (const bool value : {false, true}) {
+      const std::byte* const run =
+          RunAt(pool_.RankOf(head), layer, sequence, position, head, value);
+      ForRanksOf(head, [&](int rank) {
+        const std::byte* const other = RunAt(rank, layer, sequence, position, head, value);
+        if (std::memcmp(run, other, run_bytes) != 0) ++hash;
+      });
+      hash = Hash64Of(run, run_bytes, hash);
+    }
   }
   return hash;
 }
@@ -77,7 +94,9 @@ void KvStubExecutor::StorePosition(int layer, const StepSequence& sequence, int6
         state = Hash64Of(&state, sizeof(state), static_cast<uint64_t>(head * 2 + (value ? 1 : 0)));
         std::memcpy(run.data() + at, &state, std::min<int64_t>(sizeof(state), run_bytes - at));
       }
-      std::memcpy(RunAt(layer, sequence, position, head, value), run.data(), run_bytes);
+      ForRanksOf(head, [&](int rank) {
+        std::memcpy(RunAt(rank, layer, sequence, position, head, value), run.data(), run_bytes);
+      });
     }
   }
 }

@@ -1,9 +1,12 @@
 #include "common/engine/model_executor.h"
 
+#include <atomic>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
 #include "common/base/check.h"
+#include "common/runtime/run_and_wait.h"
 
 namespace longhaul {
 namespace {
@@ -83,52 +86,65 @@ std::vector<SampleRow> MakeSampleRows(absl::Span<const StepSequence* const> sequ
 
 }  // namespace
 
-// Shared by the two loops: the plan and result pass from one to the other by posting, the rest
-// belongs to the owner's.
+// Shared by the loops: the plan passes from the owner's to the others and the result comes back by
+// posting; the rest belongs to the owner's.
 struct ModelExecutor::Step {
   StepPlan plan;
-  StepResult result;
+  std::vector<const StepSequence*> valid;
+  StepResult result;                            // rank 0's
+  std::unique_ptr<std::atomic<int>[]> storing;  // [layers]: ranks that have not stored it yet
+  std::atomic<int> running;                     // ranks
   LayerDone layer_done;
   Done done;
   bool dropped = false;  // the executor is gone
 };
 
-ModelExecutor::ModelExecutor(Loop& owner, Backend& backend, Decoder& decoder, KvPool pool,
-                             ThreadLoopOptions thread)
-    : owner_(owner),
-      backend_(backend),
-      decoder_(decoder),
-      pool_(pool),
-      device_thread_(std::move(thread)) {}
+ModelExecutor::ModelExecutor(Loop& owner, std::vector<ModelRank> ranks, int64_t spin_us)
+    : owner_(owner), ranks_(std::move(ranks)) {
+  for (size_t i = 0; i < ranks_.size(); ++i) {
+    device_threads_.push_back(std::make_unique<ThreadLoop>(
+        ThreadLoopOptions{.name = i == 0 ? "device" : absl::StrCat("device-", i),
+                          .core = ranks_[i].core,
+                          .spin_us = spin_us}));
+  }
+}
 
 ModelExecutor::~ModelExecutor() {
-  device_thread_.Stop();
+  // All ranks come to the step under way, or those that have would wait for the others for ever.
+  for (const auto& thread : device_threads_) RunAndWait(*thread, [] {});
   if (under_way_ != nullptr) under_way_->dropped = true;
 }
 
 void ModelExecutor::Execute(StepPlan plan, LayerDone layer_done, Done done) {
   LH_CHECK(under_way_ == nullptr, absl::StrCat("step ", plan.step, " begins while another runs"));
+  const ModelConfig& config = ranks_[0].decoder->config();
+  const int width = static_cast<int>(ranks_.size());
   under_way_ = std::make_shared<Step>();
-  under_way_->plan = std::move(plan);
-  under_way_->layer_done = std::move(layer_done);
-  under_way_->done = std::move(done);
-  device_thread_.Post([this, step = under_way_] { RunOnDevice(step); });
+  Step& step = *under_way_;
+  step.plan = std::move(plan);
+  step.result.step = step.plan.step;
+  for (const StepSequence& sequence : step.plan.sequences) {
+    StepResult::Sequence& out = step.result.sequences.emplace_back();
+    out.id = sequence.id;
+    out.status = CheckTokens(sequence, config.vocab);
+    if (out.status.ok()) step.valid.push_back(&sequence);
+  }
+  step.storing = std::make_unique<std::atomic<int>[]>(config.layers);
+  for (int layer = 0; layer < config.layers; ++layer) step.storing[layer] = width;
+  step.running = width;
+  step.layer_done = std::move(layer_done);
+  step.done = std::move(done);
+  for (int rank = 0; rank < width; ++rank) {
+    device_threads_[rank]->Post(
+        [this, step = under_way_, rank] { RunOnDevice(step, ranks_[rank]); });
+  }
 }
 
-void ModelExecutor::RunOnDevice(const std::shared_ptr<Step>& step) {
-  const int64_t start_us = device_thread_.NowUs();
-  const StepPlan& plan = step->plan;
-  StepResult& result = step->result;
-  result.step = plan.step;
-  std::vector<const StepSequence*> valid;
-  for (const StepSequence& sequence : plan.sequences) {
-    StepResult::Sequence& out = result.sequences.emplace_back();
-    out.id = sequence.id;
-    out.status = CheckTokens(sequence, decoder_.config().vocab);
-    if (out.status.ok()) valid.push_back(&sequence);
-  }
-  if (!valid.empty()) RunValid(step, valid);
-  result.compute_us = device_thread_.NowUs() - start_us;
+void ModelExecutor::RunOnDevice(const std::shared_ptr<Step>& step, const ModelRank& rank) {
+  const int64_t start_us = owner_.NowUs();
+  if (!step->valid.empty()) RunValid(step, rank);
+  if (&rank == &ranks_[0]) step->result.compute_us = owner_.NowUs() - start_us;
+  if (--step->running > 0) return;
   owner_.Post([this, step] {
     if (step->dropped) return;
     under_way_ = nullptr;
@@ -136,38 +152,42 @@ void ModelExecutor::RunOnDevice(const std::shared_ptr<Step>& step) {
   });
 }
 
-void ModelExecutor::RunValid(const std::shared_ptr<Step>& step,
-                             absl::Span<const StepSequence* const> sequences) {
-  const Batch batch = MakeBatch(sequences);
-  std::vector<SampleRow> rows = MakeSampleRows(sequences);
+void ModelExecutor::RunValid(const std::shared_ptr<Step>& step, const ModelRank& rank) {
+  const Batch batch = MakeBatch(step->valid);
+  std::vector<SampleRow> rows = MakeSampleRows(step->valid);
 
   const auto announce = [&](int layer) {
-    if (step->layer_done == nullptr) return;
+    if (step->layer_done == nullptr || --step->storing[layer] > 0) return;
     owner_.Post([step, layer] {
       if (!step->dropped) step->layer_done(layer);
     });
   };
   // Layers are announced as soon as they are seen to be stored; on a device that runs behind its
   // queue, those that were not yet are waited for after the whole step has been queued.
+  Backend& backend = *rank.backend;
   std::vector<DeviceEvent> stored;
   int announced = 0;
   const auto layer_stored = [&](int layer, DeviceEvent event) {
     stored.push_back(event);
-    while (announced <= layer && backend_.IsDone(stored[announced])) announce(announced++);
+    while (announced <= layer && backend.IsDone(stored[announced])) announce(announced++);
   };
   absl::StatusOr<std::vector<absl::StatusOr<SampledToken>>> sampled =
-      decoder_.Run(batch, pool_, absl::MakeSpan(rows), layer_stored);
+      rank.decoder->Run(batch, rank.pool, absl::MakeSpan(rows), layer_stored);
   for (; announced < static_cast<int>(stored.size()); ++announced) {
-    backend_.Wait(stored[announced]);
+    backend.Wait(stored[announced]);
     announce(announced);
   }
-  backend_.Wait(backend_.Record());
+  backend.Wait(backend.Record());
+  if (&rank == &ranks_[0]) TakeResults(*step, std::move(sampled));
+}
 
+void ModelExecutor::TakeResults(Step& step,
+                                absl::StatusOr<std::vector<absl::StatusOr<SampledToken>>> sampled) {
   size_t next_sampled = 0;
   size_t next = 0;
-  for (StepResult::Sequence& out : step->result.sequences) {
+  for (StepResult::Sequence& out : step.result.sequences) {
     if (!out.status.ok()) continue;
-    const StepSequence& sequence = *sequences[next++];
+    const StepSequence& sequence = *step.valid[next++];
     next_sampled += DecodeRows(sequence);
     if (!sampled.ok()) {
       out.status = sampled.status();

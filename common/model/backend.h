@@ -118,6 +118,9 @@ class Backend : public Device {
   virtual void Embed(Tensor out, const PreparedWeight& embedding,
                      absl::Span<const int32_t> tokens) = 0;
 
+  // out [rows, width] of float32 = 0.
+  virtual void Clear(Tensor out) = 0;
+
   // out [rows, width] = x / rms(x) * weight for x [rows, width]: only for the product that comes
   // next, which may do part of it. All rows are of one phase. Zhang & Sennrich, "Root mean square
   // layer normalization", 2019.
@@ -157,6 +160,9 @@ class Backend : public Device {
   // place: Internal or FailedPrecondition.
   virtual std::vector<absl::StatusOr<SampledToken>> Sample(Tensor logits,
                                                            absl::Span<const SampleRow> rows) = 0;
+
+  // Whatever was asked for so far is in the device's queue: before somebody else queues work there.
+  virtual void Flush() = 0;
 
   // Runs `body`, which only queues work, and may record it once under `shape_key` and replay it
   // afterwards, as long as step after step comes from one decoder's config and pool and no memory

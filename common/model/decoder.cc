@@ -41,7 +41,7 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Create(Backend& backend, Model
                                                    weights.layers.size(),
                                                    " layers, its config says ", config.layers));
   }
-  std::unique_ptr<Decoder> decoder(new Decoder(backend, std::move(config)));
+  std::unique_ptr<Decoder> decoder(new Decoder(backend, std::move(config), options.collective));
   const ModelConfig& c = decoder->config_;
   LH_RETURN_IF_ERROR(CheckShape("embedding", weights.embedding, c.vocab, c.hidden));
   LH_ASSIGN_OR_RETURN(decoder->embedding_,
@@ -55,8 +55,9 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Create(Backend& backend, Model
   LH_RETURN_IF_ERROR(CheckShape("final_norm", weights.final_norm, 1, c.hidden));
   LH_ASSIGN_OR_RETURN(decoder->final_norm_,
                       backend.Prepare(WeightUse::kVector, {weights.final_norm}, {}));
-  if (options.head && !c.tied_head) {
-    LH_RETURN_IF_ERROR(CheckShape("head", weights.head, c.vocab, c.hidden));
+  if (options.head && (!c.tied_head || options.collective != nullptr)) {
+    const int64_t rows = ShareOf(c.vocab, decoder->shard_).count;
+    LH_RETURN_IF_ERROR(CheckShape("head", weights.head, rows, c.hidden));
     LH_ASSIGN_OR_RETURN(decoder->head_, backend.Prepare(WeightUse::kTable, {weights.head}, {}));
   }
   return decoder;
@@ -113,13 +114,19 @@ Decoder::Activations Decoder::Shapes() const {
   a.attended = {nullptr, q_width, bytes};
   a.gate_up = {nullptr, int64_t{2} * config_.ffn_hidden, bytes};
   a.gated = {nullptr, config_.ffn_hidden, bytes};
-  a.logits = {nullptr, config_.vocab, sizeof(float)};
+  if (leads()) a.logits = {nullptr, config_.vocab, sizeof(float)};
+  if (collective_ != nullptr) {
+    a.logits_part = {nullptr, ShareOf(config_.vocab, shard_).count, sizeof(float)};
+  }
   return a;
 }
 
 int64_t Decoder::ActivationBytes(int64_t rows, int64_t logits_rows) const {
   const Activations a = Shapes();
-  int64_t total = PaddedBytes(logits_rows, a.logits.width, a.logits.element_bytes);
+  int64_t total = 0;
+  for (const Activation* part : {&a.logits, &a.logits_part}) {
+    total += PaddedBytes(logits_rows, part->width, part->element_bytes);
+  }
   for (const Activation* part :
        {&a.residual, &a.normed, &a.qkv, &a.attended, &a.gate_up, &a.gated}) {
     total += PaddedBytes(rows, part->width, part->element_bytes);
@@ -139,7 +146,10 @@ absl::Status Decoder::Reserve(int64_t rows, int64_t logits_rows) {
     part->data = next;
     next += PaddedBytes(rows, part->width, part->element_bytes);
   }
-  a.logits.data = next;
+  for (Activation* part : {&a.logits, &a.logits_part}) {
+    part->data = next;
+    next += PaddedBytes(logits_rows, part->width, part->element_bytes);
+  }
   a.rows = rows;
   a.logits_rows = logits_rows;
   return absl::OkStatus();
@@ -166,6 +176,18 @@ void Decoder::MatMul(const Activation& out, const Activation& x, const PreparedW
   });
 }
 
+void Decoder::AddToResidual(const Activation& x, const PreparedWeight& weight, const Batch& batch,
+                            int64_t first) {
+  const Activation& residual = activations_.residual;
+  const Tensor rows = residual.Rows(first, batch.rows());
+  // The stream itself goes into the sum once.
+  if (!leads()) backend_.Clear(rows);
+  MatMul(residual, x, weight, true, batch, first);
+  if (collective_ == nullptr) return;
+  backend_.Flush();
+  collective_->AllReduce(rows);
+}
+
 void Decoder::FeedForward(const Layer& layer, const Batch& batch, int64_t first) {
   const Activations& a = activations_;
   Norm(*layer.ffn_norm, batch, first);
@@ -173,7 +195,7 @@ void Decoder::FeedForward(const Layer& layer, const Batch& batch, int64_t first)
     backend_.GatedMatMul(a.gated.Rows(begin, end), a.gate_up.Rows(begin, end),
                          a.normed.Rows(begin, end), *layer.gate_up, phase);
   });
-  MatMul(a.residual, a.gated, *layer.down, true, batch, first);
+  AddToResidual(a.gated, *layer.down, batch, first);
 }
 
 void Decoder::RunLayers(const Batch& batch, const KvPool& pool, LayerStored layer_stored) {
@@ -202,13 +224,28 @@ void Decoder::RunLayers(const Batch& batch, const KvPool& pool, LayerStored laye
     if (batch.decode_rows() > 0) {
       backend_.Attention(attended, qkv, batch, config_, pool, i, Phase::kDecode);
     }
-    MatMul(a.residual, a.attended, *layer.attention_out, true, batch, first);
+    AddToResidual(a.attended, *layer.attention_out, batch, first);
     FeedForward(layer, batch, first);
   }
-  LH_CHECK(head_ != nullptr || config_.tied_head, "a decoder without its head cannot sample");
+  Logits(batch);
+}
+
+void Decoder::Logits(const Batch& batch) {
+  const Activations& a = activations_;
+  LH_CHECK(head_ != nullptr || (config_.tied_head && collective_ == nullptr),
+           "a decoder without its head cannot sample");
   Norm(*final_norm_, batch, batch.prefill_rows);
-  backend_.MatMul(a.logits.Rows(0, batch.decode_rows()), a.normed.Rows(batch.prefill_rows, rows),
-                  config_.tied_head ? *embedding_ : *head_, false, Phase::kDecode);
+  const Tensor last_normed = a.normed.Rows(batch.prefill_rows, batch.rows());
+  const Tensor logits = a.logits.Rows(0, batch.decode_rows());
+  if (collective_ == nullptr) {
+    backend_.MatMul(logits, last_normed, head_ == nullptr ? *embedding_ : *head_, false,
+                    Phase::kDecode);
+    return;
+  }
+  const Tensor part = a.logits_part.Rows(0, batch.decode_rows());
+  backend_.MatMul(part, last_normed, *head_, false, Phase::kDecode);
+  backend_.Flush();
+  collective_->Gather({logits.data, logits.rows, config_.vocab}, part);
 }
 
 absl::StatusOr<std::vector<absl::StatusOr<SampledToken>>> Decoder::Run(
@@ -219,9 +256,11 @@ absl::StatusOr<std::vector<absl::StatusOr<SampledToken>>> Decoder::Run(
   LH_CHECK(rows > 0, "an empty step");
   LH_CHECK(static_cast<int64_t>(samples.size()) == sampled_rows,
            absl::StrCat(samples.size(), " samples for ", sampled_rows, " decode rows"));
-  LH_RETURN_IF_ERROR(Reserve(rows, sampled_rows));
+  absl::Status ready = Reserve(rows, sampled_rows);
+  if (ready.ok()) ready = backend_.BeginStep(batch, config_, pool);
+  if (collective_ != nullptr) ready = collective_->Agree(std::move(ready));
+  LH_RETURN_IF_ERROR(ready);
 
-  LH_RETURN_IF_ERROR(backend_.BeginStep(batch, config_, pool));
   backend_.Embed(activations_.residual.Rows(0, rows), *embedding_, batch.tokens);
   if (batch.prefill_rows > 0) {
     RunLayers(batch, pool, layer_stored);
@@ -231,9 +270,13 @@ absl::StatusOr<std::vector<absl::StatusOr<SampledToken>>> Decoder::Run(
     const DeviceEvent stored = backend_.Record();
     for (int i = 0; i < config_.layers; ++i) layer_stored(i, stored);
   }
-  if (sampled_rows == 0) return std::vector<absl::StatusOr<SampledToken>>();
-  for (int64_t i = 0; i < sampled_rows; ++i) samples[i].row = i;
-  return backend_.Sample(activations_.logits.Rows(0, sampled_rows), samples);
+  std::vector<absl::StatusOr<SampledToken>> sampled;
+  if (leads() && sampled_rows > 0) {
+    for (int64_t i = 0; i < sampled_rows; ++i) samples[i].row = i;
+    sampled = backend_.Sample(activations_.logits.Rows(0, sampled_rows), samples);
+  }
+  if (collective_ != nullptr) LH_RETURN_IF_ERROR(collective_->status());
+  return sampled;
 }
 
 }  // namespace longhaul

@@ -4,6 +4,9 @@
 // A step is one ragged Batch of prefill rows and decode rows. Prefill rows end with the last
 // layer's KV: nothing after it is computed for them. Decode rows run to the end and are sampled,
 // all of them.
+//
+// The ranks of a tensor-parallel group have a decoder each, of the rank's config and weights
+// (tensor_shard.h), and run the same steps. The residual stream is the same bits on all of them.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +18,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/model/backend.h"
+#include "common/model/collective.h"
 #include "common/model/config.h"
 #include "common/model/weights.h"
 
@@ -23,13 +27,14 @@ namespace longhaul {
 struct DecoderOptions {
   bool head = true;  // false: a process that never samples does not hold the output head
   std::function<void(int layers)> layer_prepared = nullptr;  // told while weights are prepared
+  Collective* collective = nullptr;  // of a rank; null: the whole model is here
 };
 
 class Decoder {
  public:
-  // Prepares every weight. `backend` and the bytes that `weights` points to must outlive the
-  // decoder. Errors: InvalidArgument naming the weight whose shape contradicts the config;
-  // ResourceExhausted.
+  // Prepares every weight. `backend`, the collective and the bytes that `weights` points to must
+  // outlive the decoder. Errors: InvalidArgument naming the weight whose shape contradicts the
+  // config; ResourceExhausted.
   static absl::StatusOr<std::unique_ptr<Decoder>> Create(Backend& backend, ModelConfig config,
                                                          const ModelWeights& weights,
                                                          DecoderOptions options = {});
@@ -40,8 +45,9 @@ class Decoder {
   using LayerStored = absl::FunctionRef<void(int layer, DeviceEvent stored)>;
 
   // Runs one step. samples[i] belongs to decode row batch.prefill_rows + i; its `row` is set here.
-  // Returns after the results are on the host. Fails as a whole only when the step's memory cannot
-  // be allocated (ResourceExhausted, nothing was run).
+  // Returns after the results are on the host: of a group, on rank 0; other ranks return nothing,
+  // at once. Fails as a whole only when the step's memory cannot be allocated on every rank
+  // (ResourceExhausted, nothing was run) or the group has ended (Aborted).
   absl::StatusOr<std::vector<absl::StatusOr<SampledToken>>> Run(const Batch& batch,
                                                                 const KvPool& pool,
                                                                 absl::Span<SampleRow> samples,
@@ -71,9 +77,16 @@ class Decoder {
     int64_t rows = 0;
     int64_t logits_rows = 0;
     Activation residual, normed, qkv, attended, gate_up, gated, logits;
+    Activation logits_part;  // a rank's columns of the logits
   };
 
-  Decoder(Backend& backend, ModelConfig config) : backend_(backend), config_(std::move(config)) {}
+  Decoder(Backend& backend, ModelConfig config, Collective* collective)
+      : backend_(backend),
+        config_(std::move(config)),
+        collective_(collective),
+        shard_(collective == nullptr ? TensorShard() : collective->shard()) {}
+  // Whether this rank has the step's logits.
+  bool leads() const { return shard_.rank == 0; }
   absl::Status PrepareLayer(const LayerWeights& weights);
   absl::Status Reserve(int64_t rows, int64_t logits_rows);
   // The widths of all activations but the logits, for bytes and for Reserve.
@@ -86,13 +99,21 @@ class Decoder {
   // out = x W^T over rows [first, rows), each phase by its own kernels.
   void MatMul(const Activation& out, const Activation& x, const PreparedWeight& weight,
               bool accumulate, const Batch& batch, int64_t first);
+  // residual += x W^T over rows [first, rows), summed over the ranks.
+  void AddToResidual(const Activation& x, const PreparedWeight& weight, const Batch& batch,
+                     int64_t first);
   // Queues the layers over the embedded rows, and the logits of the decode rows.
   void RunLayers(const Batch& batch, const KvPool& pool, LayerStored layer_stored);
   void FeedForward(const Layer& layer, const Batch& batch, int64_t first);
+  void Logits(const Batch& batch);
 
   Backend& backend_;
   const ModelConfig config_;
-  std::unique_ptr<PreparedWeight> embedding_, final_norm_, head_;
+  Collective* const collective_;
+  const TensorShard shard_;
+  std::unique_ptr<PreparedWeight> embedding_, final_norm_;
+  std::unique_ptr<PreparedWeight> head_;  // null where it is the embedding, or nobody samples
+
   std::vector<Layer> layers_;
   Activations activations_;
 };

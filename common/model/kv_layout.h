@@ -26,6 +26,8 @@ struct KvLayout {
 
   int64_t slab_elements() const { return int64_t{2} * kv_heads * block_tokens * head_dim; }
   int64_t slab_bytes() const { return slab_elements() * BlockBytes(dtype); }
+  // The keys, or the values, of one head of a slab.
+  int64_t head_bytes() const { return int64_t{block_tokens} * head_dim * BlockBytes(dtype); }
   int64_t block_bytes() const { return slab_bytes() * layers; }  // all layers
   int64_t token_bytes() const { return block_bytes() / block_tokens; }
   int64_t BlocksFor(int64_t tokens) const { return (tokens + block_tokens - 1) / block_tokens; }

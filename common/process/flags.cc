@@ -23,17 +23,18 @@ absl::StatusOr<HostPort> ParseHostPort(const std::string& flag, const std::strin
   return parsed;
 }
 
-absl::StatusOr<std::vector<int>> ParseCores(const std::vector<std::string>& values) {
-  std::vector<int> cores;
+absl::StatusOr<std::vector<int>> ParseNumbers(const std::string& flag,
+                                              const std::vector<std::string>& values) {
+  std::vector<int> numbers;
   for (const std::string& value : values) {
-    int core = 0;
-    if (!absl::SimpleAtoi(value, &core) || core < 0) {
+    int number = 0;
+    if (!absl::SimpleAtoi(value, &number) || number < 0) {
       return absl::InvalidArgumentError(
-          absl::StrCat("--cores has \"", value, "\"; valid is a list as 0,1"));
+          absl::StrCat(flag, " has \"", value, "\"; valid is a list as 0,1"));
     }
-    cores.push_back(core);
+    numbers.push_back(number);
   }
-  return cores;
+  return numbers;
 }
 
 }  // namespace longhaul

@@ -17,7 +17,8 @@ struct HostPort {
 // "127.0.0.1:8000", "[::1]:0"
 absl::StatusOr<HostPort> ParseHostPort(const std::string& flag, const std::string& value);
 
-// Numbers of processor cores.
-absl::StatusOr<std::vector<int>> ParseCores(const std::vector<std::string>& values);
+// "0", "1": numbers of processor cores, or of devices.
+absl::StatusOr<std::vector<int>> ParseNumbers(const std::string& flag,
+                                              const std::vector<std::string>& values);
 
 }  // namespace longhaul

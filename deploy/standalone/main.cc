@@ -37,15 +37,19 @@ ABSL_FLAG(std::string, http, "127.0.0.1:8000", "host:port of the API; port 0 tak
 ABSL_FLAG(std::string, served_model_name, "", "what clients call the model; empty: its own name");
 ABSL_FLAG(std::string, backend, "auto",
           "what computes: cpu, cuda, or auto, which takes CUDA where a device answers");
-ABSL_FLAG(int, device, 0, "CUDA's number of the GPU");
+ABSL_FLAG(int, tensor_parallel, 1,
+          "ranks that share the model, each with its own GPU, or its own --threads");
+ABSL_FLAG(std::vector<std::string>, device, {"0"},
+          "CUDA's numbers of the ranks' GPUs, as 0,1; one number stands for it and the next ones");
 ABSL_FLAG(double, gpu_memory_share, 0.9,
           "share of the GPU's memory to take, half of it for each of prefill and decode");
-ABSL_FLAG(int, threads, 1, "CPU threads that compute, for each of prefill and decode");
+ABSL_FLAG(int, threads, 1, "CPU threads of each rank that compute, for each of prefill and decode");
 ABSL_FLAG(std::vector<std::string>, cores, {},
           "cores to pin the compute threads to, as 0,1; empty pins none");
 ABSL_FLAG(int64_t, kv_bytes, 0,
-          "memory for KV blocks, for each of prefill and decode; 0 chooses by the model's context, "
-          "or all of the GPU's share");
+          "memory for KV blocks of all ranks, for each of prefill and decode; 0 chooses by the "
+          "model's context, "
+          "or all of the GPUs' share");
 ABSL_FLAG(int, block_tokens, 0, "tokens in a KV block; 0: what suits the backend");
 ABSL_FLAG(double, drain_s, 10, "how long a stopping process finishes what it has accepted");
 ABSL_FLAG(std::string, ready_file, "", "written once the process listens");
@@ -60,18 +64,18 @@ struct Stack {
   static absl::StatusOr<std::unique_ptr<Stack>> Make(bool prefill) {
     BackendChoice choice;
     choice.backend = absl::GetFlag(FLAGS_backend);
-    choice.cuda.device = absl::GetFlag(FLAGS_device);
+    choice.tensor_parallel = absl::GetFlag(FLAGS_tensor_parallel);
+    LH_ASSIGN_OR_RETURN(choice.devices, ParseNumbers("--device", absl::GetFlag(FLAGS_device)));
     choice.cuda.memory_share = absl::GetFlag(FLAGS_gpu_memory_share) / 2;
     CpuBackendOptions& options = choice.cpu;
     options.threads = absl::GetFlag(FLAGS_threads);
     options.pack_prefill_at_load = prefill;
-    LH_ASSIGN_OR_RETURN(options.cores, ParseCores(absl::GetFlag(FLAGS_cores)));
+    LH_ASSIGN_OR_RETURN(options.cores, ParseNumbers("--cores", absl::GetFlag(FLAGS_cores)));
     auto stack = std::make_unique<Stack>();
-    stack->device_core = options.cores.empty() ? -1 : options.cores[0];
-    LH_ASSIGN_OR_RETURN(stack->backend, ChooseBackend(choice));
+    LH_ASSIGN_OR_RETURN(stack->backends, ChooseBackend(choice));
     LH_ASSIGN_OR_RETURN(
         stack->model,
-        WorkerModel::Load(*stack->backend, {.path = absl::GetFlag(FLAGS_model),
+        WorkerModel::Load(stack->backends, {.path = absl::GetFlag(FLAGS_model),
                                             .block_tokens = absl::GetFlag(FLAGS_block_tokens),
                                             .kv_bytes = absl::GetFlag(FLAGS_kv_bytes),
                                             .head = !prefill}));
@@ -80,22 +84,19 @@ struct Stack {
 
   // On `loop`.
   void Begin(ThreadLoop& loop, ThreadLoop& transfer_loop, Transport* transport) {
-    engine =
-        std::make_unique<TransferEngine>(&loop, &transfer_loop, transport, &backend->kv_memory());
-    executor = std::make_unique<ModelExecutor>(
-        loop, *backend, model->decoder(), model->pool(),
-        ThreadLoopOptions{.name = "device", .core = device_core, .spin_us = spin_us()});
+    engine = std::make_unique<TransferEngine>(&loop, &transfer_loop, transport, &kv_memory());
+    executor = std::make_unique<ModelExecutor>(loop, model->ranks(), spin_us());
   }
 
-  int64_t spin_us() const { return backend->host_visible() ? 0 : kDeviceLoopSpinUs; }
+  KvMemory& kv_memory() const { return backends[0].backend->kv_memory(); }
+  int64_t spin_us() const { return backends[0].backend->host_visible() ? 0 : kDeviceLoopSpinUs; }
 
   WorkerMetricsFeedOptions MetricsOptions(const Transport& transport) const {
     return {transport.name(), model->pool().layout.block_bytes()};
   }
 
-  std::unique_ptr<Backend> backend;
+  std::vector<BackendRank> backends;
   std::unique_ptr<WorkerModel> model;
-  int device_core = -1;
   std::unique_ptr<TransferEngine> engine;
   std::unique_ptr<ModelExecutor> executor;
 };
@@ -140,9 +141,8 @@ absl::StatusOr<RouterOptions> RouterOptionsFromFlags(const ModelConfig& config) 
 absl::Status Serve(RouterOptions router_options, Stack& prefill_stack, Stack& decode_stack) {
   const auto network = MakeInProcessNetwork();
   ThreadLoop transfer_loop({.name = "transfer"});
-  InProcessTransport prefill_transport(&transfer_loop, network,
-                                       &prefill_stack.backend->kv_memory());
-  InProcessTransport decode_transport(&transfer_loop, network, &decode_stack.backend->kv_memory());
+  InProcessTransport prefill_transport(&transfer_loop, network, &prefill_stack.kv_memory());
+  InProcessTransport decode_transport(&transfer_loop, network, &decode_stack.kv_memory());
   ThreadLoop loop({.name = "workers", .spin_us = decode_stack.spin_us()});
   const PrefillWorkerOptions prefill_options = PrefillOptions(*prefill_stack.model);
   DecodeWorkerOptions decode_options = DecodeOptions(*decode_stack.model);

@@ -78,6 +78,8 @@ class CpuBackend final : public Backend {
                          const KvPool& pool) override;
   void Embed(Tensor out, const PreparedWeight& embedding,
              absl::Span<const int32_t> tokens) override;
+  void Clear(Tensor out) override { std::fill_n(out.data, out.rows * out.width, 0.0f); }
+  void Flush() override {}
   void RmsNorm(Tensor out, Tensor x, const PreparedWeight& weight, float epsilon,
                Phase phase) override;
   void HeadNorm(Tensor qkv, int64_t column, int heads, const PreparedWeight& weight,
@@ -204,14 +206,12 @@ absl::Status CpuBackend::BeginStep(const Batch& batch, const ModelConfig& config
 void CpuBackend::Embed(Tensor out, const PreparedWeight& embedding,
                        absl::Span<const int32_t> tokens) {
   const WeightView& table = Cast(embedding).parts[0];
-  const int64_t row_bytes = RowBytes(table.dtype, table.cols);
   ForRows(out.rows, [&](int64_t first, int64_t end, int worker) {
     for (int64_t row = first; row < end; ++row) {
       const int32_t token = tokens[row];
       LH_CHECK(token >= 0 && token < table.rows,
                absl::StrCat("token ", token, " of a vocabulary of ", table.rows));
-      kernels_.dequantize(table.dtype, table.data + token * row_bytes, table.cols,
-                          out.data + row * out.width);
+      kernels_.dequantize(table.dtype, table.Row(token), table.cols, out.data + row * out.width);
     }
   });
 }
@@ -284,7 +284,7 @@ void CpuBackend::DecodeMatMul(Tensor out, Tensor x, const CpuWeight& w, bool acc
     std::vector<Piece> pieces;
     for (; i < w.parts.size() && w.parts[i].dtype == dtype; ++i) {
       const WeightView& part = w.parts[i];
-      WeightRows rows{part.data, RowBytes(dtype, part.cols), part.cols, 0, 0, dtype};
+      WeightRows rows{part.data, part.stride(), part.cols, 0, 0, dtype};
       for (; rows.first < part.rows; rows.first = rows.end) {
         rows.end = std::min(part.rows, rows.first + kWeightRowsAtOnce);
         pieces.push_back({rows, part_first});

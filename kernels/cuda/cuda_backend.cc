@@ -21,6 +21,7 @@
 #include "kernels/cuda/elementwise.h"
 #include "kernels/cuda/gated_matmul.h"
 #include "kernels/cuda/gpu_sampler.h"
+#include "kernels/cuda/nccl_collective.h"
 #include "kernels/cuda/prefill_attention.h"
 #include "kernels/cuda/prefill_matmul.h"
 #include "kernels/cuda/step_graphs.h"
@@ -117,6 +118,8 @@ class CudaBackend final : public Backend {
                          const KvPool& pool) override;
   void Embed(Tensor out, const PreparedWeight& embedding,
              absl::Span<const int32_t> tokens) override;
+  void Clear(Tensor out) override;
+  void Flush() override { chain_.Flush(); }
   void RmsNorm(Tensor out, Tensor x, const PreparedWeight& weight, float epsilon,
                Phase phase) override;
   void HeadNorm(Tensor qkv, int64_t column, int heads, const PreparedWeight& weight,
@@ -343,6 +346,11 @@ void CudaBackend::Embed(Tensor out, const PreparedWeight& embedding,
   LaunchEmbed(out.data, table.bf16(), tables_->tokens(), out.rows, out.width, stream());
 }
 
+void CudaBackend::Clear(Tensor out) {
+  CudaCheck(cudaMemsetAsync(out.data, 0, out.rows * out.width * sizeof(float), stream()),
+            "cudaMemsetAsync");
+}
+
 void CudaBackend::RmsNorm(Tensor out, Tensor x, const PreparedWeight& weight, float epsilon,
                           Phase phase) {
   const float* values = Cast(weight).floats();
@@ -460,9 +468,8 @@ void CudaBackend::GatedMatMul(Tensor out, Tensor gate_up, Tensor x, const Prepar
   chain_.MatMul(product, x.rows);
 }
 
-}  // namespace
-
-absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaBackendOptions& options) {
+absl::StatusOr<std::unique_ptr<CudaBackend>> MakeBackend(const CudaBackendOptions& options,
+                                                         std::unique_ptr<CudaDevice> device) {
   if (options.load_threads < 0 || options.load_threads > 1024) {
     return absl::InvalidArgumentError(
         absl::StrCat(options.load_threads, " threads asked for; use 1 to 1024"));
@@ -471,11 +478,32 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaBackendOption
       options.load_threads > 0
           ? options.load_threads
           : static_cast<int>(std::clamp(sysconf(_SC_NPROCESSORS_ONLN), 1L, kLoadThreadsMax));
-  LH_ASSIGN_OR_RETURN(auto device, CudaDevice::Open(options.device, options.memory_share));
   LH_ASSIGN_OR_RETURN(auto prefill_matmul, PrefillMatmul::Make(*device));
   LH_ASSIGN_OR_RETURN(auto kv_memory, CudaKvMemory::Make(*device));
   return std::make_unique<CudaBackend>(std::move(device), std::move(prefill_matmul),
                                        std::move(kv_memory), load_threads);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaBackendOptions& options) {
+  LH_ASSIGN_OR_RETURN(auto device, CudaDevice::Open(options.device, options.memory_share));
+  return MakeBackend(options, std::move(device));
+}
+
+absl::StatusOr<std::vector<BackendRank>> MakeCudaRanks(const CudaBackendOptions& options,
+                                                       absl::Span<const int> devices) {
+  std::vector<BackendRank> ranks;
+  std::vector<CudaDevice*> opened;
+  for (const int device : devices) {
+    LH_ASSIGN_OR_RETURN(auto made, CudaDevice::Open(device, options.memory_share));
+    opened.push_back(made.get());
+    LH_ASSIGN_OR_RETURN(ranks.emplace_back().backend, MakeBackend(options, std::move(made)));
+  }
+  LH_RETURN_IF_ERROR(JoinDevices(opened));
+  LH_ASSIGN_OR_RETURN(auto collectives, MakeNcclCollectives(opened));
+  for (size_t i = 0; i < ranks.size(); ++i) ranks[i].collective = std::move(collectives[i]);
+  return ranks;
 }
 
 }  // namespace longhaul

@@ -11,9 +11,11 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "absl/status/statusor.h"
-#include "common/model/backend.h"
+#include "absl/types/span.h"
+#include "common/model/backend_rank.h"
 
 namespace longhaul {
 
@@ -29,5 +31,11 @@ absl::Status CudaDeviceAnswers(int device);
 
 // Errors: those of CudaDeviceAnswers; InvalidArgument for the options; ResourceExhausted.
 absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaBackendOptions& options);
+
+// A rank on each of `devices`, in order, joined by NCCL, a single one, too; options.device is not
+// looked at. Errors: those of MakeCudaBackend; InvalidArgument for a device named twice;
+// Unavailable when the devices do not reach each other's memory, or the build has no NCCL.
+absl::StatusOr<std::vector<BackendRank>> MakeCudaRanks(const CudaBackendOptions& options,
+                                                       absl::Span<const int> devices);
 
 }  // namespace longhaul

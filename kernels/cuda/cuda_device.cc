@@ -175,6 +175,36 @@ void CudaDevice::SetDone(DeviceEvent event) {
   }
 }
 
+absl::Status JoinDevices(absl::Span<CudaDevice* const> devices) {
+  for (size_t i = 0; i < devices.size(); ++i) {
+    devices[i]->Bind();
+    for (size_t j = 0; j < devices.size(); ++j) {
+      if (i == j) continue;
+      const int from = devices[i]->number();
+      const int to = devices[j]->number();
+      if (from == to) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("--device names GPU ", from, " twice; each rank needs its own"));
+      }
+      int reaches = 0;
+      LH_RETURN_IF_ERROR(
+          CudaStatus(cudaDeviceCanAccessPeer(&reaches, from, to), "cudaDeviceCanAccessPeer"));
+      if (reaches == 0) {
+        return absl::UnavailableError(absl::StrCat(
+            "GPU ", from, " does not reach the memory of GPU ", to,
+            "; use GPUs that NVLink or one PCIe switch connects (nvidia-smi topo -m)"));
+      }
+      const cudaError_t enabled = cudaDeviceEnablePeerAccess(to, 0);
+      if (enabled == cudaErrorPeerAccessAlreadyEnabled) {
+        (void)cudaGetLastError();
+      } else {
+        LH_RETURN_IF_ERROR(CudaStatus(enabled, "cudaDeviceEnablePeerAccess"));
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<CudaPinnedBuffer> CudaPinnedBuffer::Allocate(int64_t bytes) {
   void* data = nullptr;
   LH_RETURN_IF_ERROR(CudaStatus(cudaHostAlloc(&data, bytes, cudaHostAllocPortable),

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "common/model/device.h"
 
 namespace longhaul {
@@ -24,6 +25,7 @@ class CudaDevice {
   CudaDevice& operator=(const CudaDevice&) = delete;
 
   std::string name() const;
+  int number() const { return device_; }  // CUDA's
   int multiprocessors() const { return multiprocessors_; }
   cudaStream_t stream() const { return stream_; }
   // Whether kernels whose blocks wait for each other must be launched cooperatively, which starts
@@ -73,6 +75,10 @@ class CudaDevice {
   uint64_t recorded_ = 0;
   std::atomic<uint64_t> done_ = 0;  // the latest event known to be: all before it are, too
 };
+
+// Lets each device's kernels and copies reach the memory of all others. Errors: InvalidArgument for
+// a device that is there twice; Unavailable when two of them have no way to each other.
+absl::Status JoinDevices(absl::Span<CudaDevice* const> devices);
 
 // Page-locked host memory, which the device reads and writes at full speed. Any thread.
 class CudaPinnedBuffer {

@@ -68,13 +68,12 @@ __global__ void __launch_bounds__(kThreads, 1)
 template <int kHeadDim>
 void Launch(const DecodeAttentionParams& params, const Work& work, cudaStream_t stream) {
   constexpr size_t kBytes = sizeof(SharedMemory<kHeadDim>);
-  static const bool configured = [] {
+  static OncePerDevice configured;
+  configured.Run([] {
     CudaCheck(cudaFuncSetAttribute(DecodeAttentionKernel<kHeadDim>,
                                    cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
               "shared memory of decode attention");
-    return true;
-  }();
-  static_cast<void>(configured);
+  });
   LaunchOverlapping(stream, params.processors, kThreads, kBytes, "decode attention",
                     DecodeAttentionKernel<kHeadDim>, params.kv, work);
 }

@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/online_softmax.cuh"
 #include "kernels/cuda/prefill_attention.h"
 #include "kernels/cuda/ptx.cuh"
@@ -418,12 +419,13 @@ void Launch(const PrefillAttentionCall& call, cudaStream_t stream) {
   params.box_tokens = box_tokens;
   params.scale_log2 = kLog2E / sqrtf(static_cast<float>(kDim));
   constexpr int kSharedBytes = sizeof(Shared<kDim>) + ptx::kSwizzleAtomBytes;
-  static const int multiprocessors = [] {
+  static const int multiprocessors = MultiprocessorCount();
+  static OncePerDevice configured;
+  configured.Run([] {
     CudaCheck(cudaFuncSetAttribute(PrefillAttentionKernel<kDim, kCluster>,
                                    cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes),
               "cudaFuncSetAttribute");
-    return MultiprocessorCount();
-  }();
+  });
   cudaLaunchAttribute cluster;
   cluster.id = cudaLaunchAttributeClusterDimension;
   cluster.val.clusterDim = {kCluster, 1, 1};

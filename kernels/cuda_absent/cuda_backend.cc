@@ -13,4 +13,9 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaBackendOption
   return CudaDeviceAnswers(options.device);
 }
 
+absl::StatusOr<std::vector<BackendRank>> MakeCudaRanks(const CudaBackendOptions& options,
+                                                       absl::Span<const int> devices) {
+  return CudaDeviceAnswers(devices[0]);
+}
+
 }  // namespace longhaul

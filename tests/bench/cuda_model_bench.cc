@@ -110,8 +110,7 @@ class Engine {
       : owner_({.name = "owner", .spin_us = kDeviceLoopSpinUs}), pool_(pool) {
     RunAndWait(owner_, [&] {
       executor_ = std::make_unique<ModelExecutor>(
-          owner_, backend, decoder, pool,
-          ThreadLoopOptions{.name = "device", .spin_us = kDeviceLoopSpinUs});
+          owner_, std::vector<ModelRank>{{&backend, &decoder, pool}}, kDeviceLoopSpinUs);
     });
     blocks_.resize(pool.blocks);
     std::iota(blocks_.begin(), blocks_.end(), 0);

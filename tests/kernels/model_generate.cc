@@ -15,12 +15,14 @@
 #include "common/base/check.h"
 #include "common/base/status.h"
 #include "common/engine/model_executor.h"
-#include "common/model/model_file.h"
+#include "common/engine/worker_model.h"
+#include "common/runtime/thread_loop.h"
 #include "kernels/choose_backend.h"
 
 ABSL_FLAG(std::string, model, "", "GGUF file or Hugging Face folder");
 ABSL_FLAG(std::string, backend, "cpu", "cpu, cuda or auto");
-ABSL_FLAG(int, threads, 2, "threads of the backend");
+ABSL_FLAG(int, tensor_parallel, 1, "ranks that share the model");
+ABSL_FLAG(int, threads, 2, "threads of each rank's backend");
 ABSL_FLAG(std::string, isa, "", "use no more than this level");
 ABSL_FLAG(int, chunk, 512, "prompt tokens in a step");
 ABSL_FLAG(int, max_tokens, 16, "tokens to generate for each prompt");
@@ -90,36 +92,29 @@ Generation Generate(Loop& owner, Executor& executor, const std::vector<int32_t>&
 }
 
 absl::Status Main() {
-  LH_ASSIGN_OR_RETURN(const ModelFile model, LoadModelFile(absl::GetFlag(FLAGS_model)));
   BackendChoice choice;
   choice.backend = absl::GetFlag(FLAGS_backend);
+  choice.tensor_parallel = absl::GetFlag(FLAGS_tensor_parallel);
   CpuBackendOptions& options = choice.cpu;
   options.threads = absl::GetFlag(FLAGS_threads);
   if (const std::string isa = absl::GetFlag(FLAGS_isa); !isa.empty()) {
     LH_ASSIGN_OR_RETURN(options.isa_max, ParseCpuIsa(isa));
   }
-  LH_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, ChooseBackend(choice));
-  LH_ASSIGN_OR_RETURN(const std::unique_ptr<Decoder> decoder,
-                      Decoder::Create(*backend, model.config, model.weights));
-  KvPool pool;
-  pool.layout = {model.config.layers, model.config.kv_heads, model.config.head_dim,
-                 backend->block_tokens()};
-  pool.blocks = pool.layout.BlocksFor(model.config.context_tokens_max);
-  LH_ASSIGN_OR_RETURN(const std::unique_ptr<DeviceBuffer> memory,
-                      backend->Allocate(pool.blocks * pool.layout.block_bytes()));
-  pool.data = memory->data();
-  std::vector<BlockId> blocks(pool.blocks);
+  LH_ASSIGN_OR_RETURN(const std::vector<BackendRank> ranks, ChooseBackend(choice));
+  LH_ASSIGN_OR_RETURN(const std::unique_ptr<WorkerModel> model,
+                      WorkerModel::Load(ranks, {.path = absl::GetFlag(FLAGS_model)}));
+  const KvLayout& layout = model->pool().layout;
+  std::vector<BlockId> blocks(layout.BlocksFor(model->file().config.context_tokens_max));
   std::iota(blocks.rbegin(), blocks.rend(), 0);  // backwards: nothing may depend on the order
 
   ThreadLoop owner({.name = "owner"});
-  auto executor = std::make_unique<ModelExecutor>(owner, *backend, *decoder, pool,
-                                                  ThreadLoopOptions{.name = "device"});
+  auto executor = std::make_unique<ModelExecutor>(owner, model->ranks());
   std::ofstream logprobs(absl::GetFlag(FLAGS_logprobs), std::ios::binary);
   for (std::string line; std::getline(std::cin, line);) {
     std::istringstream ids(line);
     std::vector<int32_t> prompt;
     for (int32_t id; ids >> id;) prompt.push_back(id);
-    const Generation generation = Generate(owner, *executor, prompt, blocks, model.config.vocab);
+    const Generation generation = Generate(owner, *executor, prompt, blocks, model->file().config.vocab);
     for (const int32_t token : generation.tokens) std::cout << token << ' ';
     std::cout << std::endl;
     logprobs.write(reinterpret_cast<const char*>(generation.logprobs.data()),

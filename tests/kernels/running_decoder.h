@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "common/model/decoder.h"
+#include "common/model/tensor_shard.h"
 #include "tests/common/model/tiny_model.h"
 
 namespace longhaul {
@@ -23,14 +24,18 @@ inline std::vector<int32_t> RandomTokens(int64_t count, int64_t vocab, uint64_t 
   return tokens;
 }
 
-// A model on a backend with a pool of its own.
+// A model, or a rank's part of it, on a backend with a pool of its own.
 class RunningDecoder {
  public:
-  RunningDecoder(const ModelFile& model, std::unique_ptr<Backend> backend, int block_tokens = 16)
-      : backend_(std::move(backend)) {
-    decoder_ = Decoder::Create(*backend_, model.config, model.weights).value();
-    pool_.layout = {model.config.layers, model.config.kv_heads, model.config.head_dim,
-                    block_tokens};
+  RunningDecoder(const ModelFile& model, std::unique_ptr<Backend> backend, int block_tokens = 16,
+                 std::unique_ptr<Collective> collective = nullptr)
+      : collective_(std::move(collective)), backend_(std::move(backend)) {
+    const TensorShard shard = collective_ == nullptr ? TensorShard() : collective_->shard();
+    const ModelConfig config = ShardConfig(model.config, shard).value();
+    const ModelWeights weights = ShardWeights(model.config, model.weights, shard).value();
+    decoder_ =
+        Decoder::Create(*backend_, config, weights, {.collective = collective_.get()}).value();
+    pool_.layout = {config.layers, config.kv_heads, config.head_dim, block_tokens};
     pool_.blocks = 256;
     memory_ = backend_->Allocate(pool_.blocks * pool_.layout.block_bytes()).value();
     pool_.data = memory_->data();
@@ -43,8 +48,12 @@ class RunningDecoder {
     int64_t count;
     std::vector<BlockId> blocks;
   };
-  // Runs one step; log probabilities of all tokens for each decode part, by token.
+  // Runs one step; log probabilities of all tokens for each decode part, by token; on ranks but the
+  // first nothing.
   std::vector<std::vector<float>> Step(std::vector<Part> parts) {
+    return TryStep(std::move(parts)).value();
+  }
+  absl::StatusOr<std::vector<std::vector<float>>> TryStep(std::vector<Part> parts) {
     Batch batch;
     for (const Phase phase : {Phase::kPrefill, Phase::kDecode}) {
       for (const Part& part : parts) {
@@ -67,8 +76,9 @@ class RunningDecoder {
     layers_.clear();
     auto sampled = decoder_->Run(batch, pool_, absl::MakeSpan(samples),
                                  [&](int layer, DeviceEvent) { layers_.push_back(layer); });
+    if (!sampled.ok()) return sampled.status();
     std::vector<std::vector<float>> logprobs;
-    for (const auto& token : sampled.value()) {
+    for (const auto& token : *sampled) {
       std::vector<float>& row = logprobs.emplace_back(decoder_->config().vocab);
       for (const auto& [id, logprob] : token.value().top_logprobs) row[id] = logprob;
     }
@@ -81,7 +91,8 @@ class RunningDecoder {
     for (int64_t done = 0; done < last; done += chunk) {
       Step({{Phase::kPrefill, &tokens, done, std::min(chunk, last - done), blocks}});
     }
-    return Step({{Phase::kDecode, &tokens, last, 1, blocks}})[0];
+    const auto logprobs = Step({{Phase::kDecode, &tokens, last, 1, blocks}});
+    return logprobs.empty() ? std::vector<float>() : logprobs[0];
   }
   std::vector<BlockId> Blocks(int first, int count) const {
     std::vector<BlockId> blocks(count);
@@ -105,7 +116,10 @@ class RunningDecoder {
   }
   const std::vector<int>& layers() const { return layers_; }
 
+  const KvPool& pool() const { return pool_; }
+
  private:
+  const std::unique_ptr<Collective> collective_;
   const std::unique_ptr<Backend> backend_;
   std::unique_ptr<Decoder> decoder_;
   KvPool pool_;

@@ -64,7 +64,7 @@ class DigestQueueTest : public testing::Test {
     queue_->Add({piece}, slab_bytes, [this](uint64_t digest) { digests_.push_back(digest); });
   }
   static uint64_t Expected(const SendPiece& piece, int64_t slab_bytes = kSlabBytes) {
-    return MessageDigest(HostKvMemory().Digests(SlabsOf({piece}, slab_bytes), slab_bytes)->Take());
+    return MessageDigest(HostKvMemory().Digests(UnitsOf({piece}, slab_bytes), slab_bytes)->Take());
   }
 
   VirtualLoop loop_;
@@ -88,7 +88,7 @@ TEST_F(DigestQueueTest, WhatComesWhileABatchIsUnderWayMakesTheNext) {
               ElementsAre(Expected(Slabs(0, 2)), Expected(Slabs(2, 1)), Expected(Slabs(3, 4))));
 }
 
-TEST_F(DigestQueueTest, SlabsOfAnotherSizeMakeABatchOfTheirOwn) {
+TEST_F(DigestQueueTest, UnitsOfAnotherSizeMakeABatchOfTheirOwn) {
   Add(Slabs(0, 1));
   Add(Slabs(1, 2));
   Add(Slabs(4, 4), 2 * kSlabBytes);

@@ -22,12 +22,17 @@ inline KvLayout StubLayout() {
   return {.layers = 3, .kv_heads = 2, .head_dim = 8, .block_tokens = 4, .dtype = DType::kBF16};
 }
 
+// The pools of `width` ranks.
 struct StubMemory {
-  explicit StubMemory(int64_t blocks) : bytes(blocks * StubLayout().block_bytes()) {
-    pool = {.layout = StubLayout(), .blocks = blocks, .data = bytes.data()};
+  explicit StubMemory(int64_t blocks, int width = 1)
+      : pool(StubLayout(), blocks, std::vector<std::byte*>(width)) {
+    for (int rank = 0; rank < width; ++rank) {
+      bytes.emplace_back(blocks * pool.Rank(rank).layout.block_bytes());
+      pool.ranks[rank] = bytes.back().data();
+    }
   }
-  std::vector<std::byte> bytes;
-  KvPool pool;
+  std::vector<std::vector<std::byte>> bytes;
+  ShardedKvPool pool;
 };
 
 inline PrefillWorkerOptions StubPrefillOptions() {
@@ -104,9 +109,10 @@ class HangingDevice final : public Executor {
 struct StubCluster {
   explicit StubCluster(int64_t prefill_blocks = 256, int64_t decode_blocks = 256,
                        DecodeWorkerOptions decode_options = StubDecodeOptions(),
-                       PrefillWorkerOptions prefill_options = StubPrefillOptions())
-      : prefill_memory(prefill_blocks),
-        decode_memory(decode_blocks),
+                       PrefillWorkerOptions prefill_options = StubPrefillOptions(),
+                       int prefill_width = 1, int decode_width = 1)
+      : prefill_memory(prefill_blocks, prefill_width),
+        decode_memory(decode_blocks, decode_width),
         prefill_executor(&loop, prefill_memory.pool, kStubVocab, CostModel()),
         decode_executor(&loop, decode_memory.pool, kStubVocab, CostModel()),
         network(MakeInProcessNetwork()),

@@ -40,6 +40,38 @@ TEST(WorkerClusterTest, RemotePrefillGivesTheTokensOfLocalPrefill) {
   }
 }
 
+TEST(WorkerClusterTest, AnyWidthHandsToAnyOther) {
+  const std::vector<int32_t> prompt = StubPrompt(103, 4);
+  const std::vector<int32_t> want = LocalTokens(prompt, 10);
+  for (const int prefill : {1, 2, 4}) {
+    for (const int decode : {1, 2, 4}) {
+      StubCluster cluster(256, 256, StubDecodeOptions(), StubPrefillOptions(), prefill, decode);
+      const auto reply = Ask(cluster.decode, StubRequest(prompt, 10, /*remote=*/true));
+      cluster.loop.RunFor(600'000'000);
+      ASSERT_TRUE(reply->done && reply->status.ok()) << prefill << " to " << decode;
+      EXPECT_EQ(reply->tokens, want) << prefill << " to " << decode;
+      EXPECT_EQ(reply->timing.path(), "remote");
+      EXPECT_EQ(cluster.decode.counters().digest_mismatches, 0);
+      ExpectQuiet(cluster);
+    }
+  }
+}
+
+TEST(WorkerClusterTest, RanksThatCannotShareTheHeadsAreRefusedByNumber) {
+  StubCluster cluster;
+  PrefillCommand::Open open;
+  open.mutable_tokens()->Add(5);
+  open.set_chunk_tokens(8);
+  open.set_kv_parts(3);
+  absl::Status refused;
+  const auto call = cluster.prefill.Prefill(
+      open, [](const PrefillEvent&) {}, [&](const absl::Status& status) { refused = status; });
+  cluster.loop.RunFor(1'000'000);
+  EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(refused.message()), testing::HasSubstr("2 key/value heads"));
+  EXPECT_THAT(std::string(refused.message()), testing::HasSubstr("3 ranks"));
+}
+
 TEST(WorkerClusterTest, CachedPrefixesGiveTheSameTokens) {
   StubCluster cluster;
   const std::vector<int32_t> prompt = StubPrompt(100, 5);
@@ -217,6 +249,7 @@ TEST(WorkerClusterTest, ADecodeWorkerThatSaysNothingGivesThePrefillWorkersMemory
   open.mutable_tokens()->Add(prompt.begin(), prompt.end());
   open.set_transfer_id(1);
   open.set_chunk_tokens(8);
+  open.set_kv_parts(1);
   open.set_chunks_granted(2);
   open.set_link_address(address);
   open.set_heartbeat_us(1'000'000);

@@ -8,16 +8,21 @@
 namespace longhaul {
 
 KvLayout SimLayout() {
-  return {.layers = 2, .kv_heads = 1, .head_dim = 8, .block_tokens = 4, .dtype = DType::kBF16};
+  return {.layers = 2, .kv_heads = 2, .head_dim = 8, .block_tokens = 4, .dtype = DType::kBF16};
 }
 
 CostModel SimCost() { return CostModel::FromCoefficients({200, 20, 0.01, 300, 20, 0.05}); }
 
-SimMemory::SimMemory(int64_t blocks, Dice& dice) : bytes_(blocks * SimLayout().block_bytes()) {
+SimMemory::SimMemory(int64_t blocks, int width, Dice& dice)
+    : pool_(SimLayout(), blocks, std::vector<std::byte*>(width)) {
   const uint64_t pattern = dice.Bits();
-  for (size_t i = 0; i < bytes_.size(); ++i)
-    bytes_[i] = static_cast<std::byte>(pattern >> (i % 8 * 8));
-  pool_ = {.layout = SimLayout(), .blocks = blocks, .data = bytes_.data()};
+  for (int rank = 0; rank < width; ++rank) {
+    std::vector<std::byte>& bytes =
+        bytes_.emplace_back(blocks * pool_.Rank(rank).layout.block_bytes());
+    for (size_t i = 0; i < bytes.size(); ++i)
+      bytes[i] = static_cast<std::byte>(pattern >> (i % 8 * 8));
+    pool_.ranks[rank] = bytes.data();
+  }
 }
 
 void SimProcess::Start() {
@@ -43,7 +48,8 @@ std::string SimProcess::UnquietBlocks(const BlockManager& blocks) const {
 }
 
 void SimPrefill::Build() {
-  memories_.push_back(std::make_unique<SimMemory>(world_.scenario->prefill_blocks, *world_.dice));
+  memories_.push_back(std::make_unique<SimMemory>(world_.scenario->prefill_blocks,
+                                                  world_.scenario->prefill_width, *world_.dice));
   executor_ =
       std::make_unique<KvStubExecutor>(&loop_, memories_.back()->pool(), kSimVocab, SimCost());
   PrefillWorkerOptions options;
@@ -67,7 +73,8 @@ std::string SimPrefill::Unquiet() const {
 }
 
 void SimDecode::Build() {
-  memories_.push_back(std::make_unique<SimMemory>(world_.scenario->decode_blocks, *world_.dice));
+  memories_.push_back(std::make_unique<SimMemory>(world_.scenario->decode_blocks,
+                                                  world_.scenario->decode_width, *world_.dice));
   executor_ =
       std::make_unique<KvStubExecutor>(&loop_, memories_.back()->pool(), kSimVocab, SimCost());
   DecodeWorkerOptions options;

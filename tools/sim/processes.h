@@ -34,15 +34,15 @@ struct SimWorld {
   ControlPlane* control = nullptr;
 };
 
-// A KV pool with garbage in it, as in a long-lived process.
+// The KV pools of `width` ranks with garbage in them, as in a long-lived process.
 class SimMemory {
  public:
-  SimMemory(int64_t blocks, Dice& dice);
-  const KvPool& pool() const { return pool_; }
+  SimMemory(int64_t blocks, int width, Dice& dice);
+  const ShardedKvPool& pool() const { return pool_; }
 
  private:
-  std::vector<std::byte> bytes_;
-  KvPool pool_;
+  std::vector<std::vector<std::byte>> bytes_;
+  ShardedKvPool pool_;
 };
 
 class SimProcess {

@@ -13,7 +13,7 @@ std::vector<int32_t> ReferenceTokens(const std::vector<int32_t>& prompt, int64_t
   const KvLayout layout = SimLayout();
   VirtualLoop loop;
   Dice dice(1);
-  SimMemory memory(layout.BlocksFor(end), dice);
+  SimMemory memory(layout.BlocksFor(end), /*width=*/1, dice);
   KvStubExecutor executor(&loop, memory.pool(), kSimVocab, SimCost());
 
   std::vector<int32_t> tokens = prompt;

@@ -55,6 +55,8 @@ Scenario DrawScenario(uint64_t seed) {
   if (dice.Chance(0.25)) network.corruption = 0.01;
   scenario.rpc_detect_us = dice.Between(100, 20'000);
   if (dice.Chance(0.25)) scenario.hangs = static_cast<int>(dice.Between(1, 2));
+  if (dice.Chance(0.4)) scenario.prefill_width = 1 << dice.Between(0, 2);
+  if (dice.Chance(0.4)) scenario.decode_width = 1 << dice.Between(0, 2);
   return scenario;
 }
 
@@ -65,6 +67,8 @@ std::string Describe(const Scenario& scenario) {
   const auto add = [&](bool on, absl::string_view what) {
     if (on) absl::StrAppend(&words, ", ", what);
   };
+  add(scenario.prefill_width + scenario.decode_width > 2,
+      absl::StrCat("ranks ", scenario.prefill_width, " to ", scenario.decode_width));
   add(scenario.client_aborts > 0, "aborts");
   add(scenario.crashes > 0, absl::StrCat(scenario.crashes, " crashes"));
   add(scenario.partitions > 0, "partitions");

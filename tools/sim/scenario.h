@@ -16,6 +16,8 @@ struct Scenario {
 
   int prefill_workers = 1;
   int decode_workers = 1;
+  int prefill_width = 1;  // ranks of each worker
+  int decode_width = 1;
   int64_t prefill_blocks = 0;
   int64_t decode_blocks = 0;
   int64_t chunk_tokens = 8;
