@@ -5,6 +5,7 @@
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/gated.cuh"
 #include "kernels/cuda/gated_matmul.h"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/tensor_map.h"
 #include "kernels/cuda/wgmma_wide.cuh"
@@ -231,9 +232,12 @@ void Launch(const GatedMatmulCall& call, cudaStream_t stream) {
   constexpr auto kKernel = GatedMatmulKernel<kColumns, kCluster>;
   constexpr int kSharedBytes = sizeof(Shared<kColumns>) + ptx::kSwizzleAtomBytes;
   static_assert(kSharedBytes <= kSharedBytesMax);
-  static const cudaError_t allowed =
-      cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
-  CudaCheck(allowed, "cudaFuncSetAttribute");
+  static OncePerDevice configured;
+  configured.Run([] {
+    CudaCheck(
+        cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes),
+        "cudaFuncSetAttribute");
+  });
   const CUtensorMap x = MakeMatrixMap(call.x, call.rows, call.k, kRows);
   const CUtensorMap weight = MakeMatrixMap(call.weight, call.n, call.k, kColumns / kCluster);
   Params params;

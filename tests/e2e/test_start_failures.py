@@ -91,6 +91,17 @@ def test_the_router_names_the_flag_that_is_wrong(model_path, flags, words):
     assert words in start("longhaul_router", f"--model={model_path}", *flags)
 
 
+@pytest.mark.parametrize("binary", [name for name in build.SERVING if name != "longhaul_router"])
+@pytest.mark.parametrize("flags, words", [
+    (["--tensor_parallel=2"], ("3 key/value heads", "2 ranks", "--tensor_parallel")),
+    (["--tensor_parallel=0"], ("--tensor_parallel=0", "1 to")),
+    (["--tensor_parallel=3", "--device=0,1"], ("--device names 2 GPUs", "--tensor_parallel=3")),
+])
+def test_ranks_that_cannot_share_the_model_are_said_with_the_numbers(model_path, binary, flags, words):
+    said = start(binary, f"--model={model_path}", "--backend=cpu", *flags)
+    assert all(word in said for word in words), said
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A folder on a disk of its own with next to nothing free, and how to make room there."""

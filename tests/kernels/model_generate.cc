@@ -104,7 +104,8 @@ absl::Status Main() {
   LH_ASSIGN_OR_RETURN(const std::unique_ptr<WorkerModel> model,
                       WorkerModel::Load(ranks, {.path = absl::GetFlag(FLAGS_model)}));
   const KvLayout& layout = model->pool().layout;
-  std::vector<BlockId> blocks(layout.BlocksFor(model->file().config.context_tokens_max));
+  std::vector<BlockId> blocks(std::min(
+      model->pool().blocks, layout.BlocksFor(model->file().config.context_tokens_max)));
   std::iota(blocks.rbegin(), blocks.rend(), 0);  // backwards: nothing may depend on the order
 
   ThreadLoop owner({.name = "owner"});

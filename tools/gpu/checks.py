@@ -44,6 +44,7 @@ from tools.launcher import model  # noqa: E402
 TESTS = (
     "elementwise_test", "cuda_prefill_matmul_test", "prefill_attention_test", "decode_attention_test", "decode_chain_test",
     "decode_matmul_cut_test", "decode_matmul_test", "gated_matmul_test", "gpu_sampler_test", "slab_digest_test", "cuda_decoder_test", "large_offsets_test",
+    "nccl_collective_test", "cuda_ranks_test",
 )
 # Their CPU cases have run where the build was made; these filters leave the GPU's.
 TRANSPORT_TESTS = {"ucx_contract_test": "*/Cuda", "ucx_peer_test": "*/Cuda", "self_test_process_test": "*/Cuda"}
@@ -74,8 +75,8 @@ BENCHMARK_SECONDS = 200
 SANITIZER_SECONDS = 900
 PYTEST_SECONDS = 900
 NO_TESTS = 5  # pytest's exit code where a whole file is skipped
-# Found on the GPU machine, not carried: the C and C++ runtimes, and cuBLAS, which is larger than all the rest.
-THERE = re.compile(r"^(?:ld-linux|linux-vdso|lib(?:c|m|dl|rt|pthread|stdc\+\+|gcc_s|cublas|cublasLt|cuda)\.so)")
+# Found on the GPU machine, not carried: the C and C++ runtimes, and cuBLAS and NCCL, which are larger than all the rest.
+THERE = re.compile(r"^(?:ld-linux|linux-vdso|lib(?:c|m|dl|rt|pthread|stdc\+\+|gcc_s|cublas|cublasLt|nccl|cuda)\.so)")
 COUNTS = re.compile(r"\[  (PASSED|SKIPPED|FAILED)  ?\] (\d+) tests?")
 PYTEST_COUNTS = re.compile(r"(\d+) (passed|failed|skipped)")
 
@@ -133,13 +134,14 @@ def stage(folder, build, with_model):
     print(f"{len(files)} files, {sum(file.stat().st_size for file in files) / 1e6:.0f} MB in {folder}")
 
 
-def cublas_folder():
-    """Where the loader or PyTorch's packages have cuBLAS; None when it is nowhere."""
+def folder_of(library, package):
+    """Where the loader or PyTorch's packages have a library; ends when it is nowhere."""
     for root in ("/usr/local", "/usr/lib", "/opt", *sys.path):
         if root and os.path.isdir(root):
-            for found in pathlib.Path(root).rglob("libcublasLt.so.13"):
+            for found in pathlib.Path(root).rglob(library):
                 return str(found.parent)
-    return None
+    sys.exit(f"error: no {library} on this machine\nwhy:   the CUDA backend is linked with it\n"
+             f"fix:   install {package}, or PyTorch for CUDA 13")
 
 
 def run_one(command, seconds, log, environment):
@@ -207,11 +209,8 @@ def run_figures(out, environment):
 def run(parts, sanitize):
     out = ROOT / "out"
     out.mkdir(exist_ok=True)
-    cublas = cublas_folder()
-    if cublas is None:
-        sys.exit("error: no libcublasLt.so.13 on this machine\nwhy:   the CUDA backend's products are cuBLAS's\n"
-                 "fix:   install the CUDA toolkit 13, or PyTorch for CUDA 13")
-    path = ":".join(filter(None, (str(ROOT / "lib"), cublas, os.environ.get("LD_LIBRARY_PATH"))))
+    theirs = (folder_of("libcublasLt.so.13", "the CUDA toolkit 13"), folder_of("libnccl.so.2", "libnccl2"))
+    path = ":".join(filter(None, (str(ROOT / "lib"), *theirs, os.environ.get("LD_LIBRARY_PATH"))))
     environment = {**os.environ, "LD_LIBRARY_PATH": path, "PYTHONPATH": f"{ROOT}:{ROOT / 'python'}"}
     totals = collections.Counter()
     if "kernels" in parts:
