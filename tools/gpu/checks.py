@@ -47,7 +47,9 @@ TESTS = (
     "nccl_collective_test", "cuda_ranks_test",
 )
 # Their CPU cases have run where the build was made; these filters leave the GPU's.
-TRANSPORT_TESTS = {"ucx_contract_test": "*/Cuda", "ucx_peer_test": "*/Cuda", "self_test_process_test": "*/Cuda"}
+TRANSPORT_TESTS = {
+    "ucx_contract_test": "*/Cuda", "ucx_peer_test": "*/Cuda", "self_test_process_test": "*/Cuda", "nccl_contract_test": "*",
+}
 PARTS = ("kernels", "transport", "serving", "truth", "figures")
 PYTEST = {"serving": "tests/gpu/test_serving.py", "truth": "tests/gpu/test_transformers.py"}
 SERVERS = ("longhaul_router", "longhaul_prefill", "longhaul_decode", "longhaul_standalone", "model_generate")
