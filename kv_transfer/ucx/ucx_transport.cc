@@ -89,7 +89,7 @@ absl::StatusOr<ucp_context*> MakeContext(const UcxOptions& options) {
   // the same device, and stage everything through the host without a word.
   ucp_config_modify(config, "CUDA_IPC_ENABLE_GET_ZCOPY", "on");
   // An allocation that takes more than a tenth of the device, as a pool of KV does, UCX would
-  // register run by run, each time some 80 us of both processors, not once and whole.
+  // register run by run, not once and whole.
   ucp_config_modify(config, "CUDA_COPY_REG_WHOLE_ALLOC", "on");
   ucp_config_modify(config, "CUDA_COPY_MAX_REG_RATIO", "1.0");
   // 1.13 knows a transport's own options without its prefix, later ones with it; the wrong name is

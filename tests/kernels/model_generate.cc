@@ -104,8 +104,8 @@ absl::Status Main() {
   LH_ASSIGN_OR_RETURN(const std::unique_ptr<WorkerModel> model,
                       WorkerModel::Load(ranks, {.path = absl::GetFlag(FLAGS_model)}));
   const KvLayout& layout = model->pool().layout;
-  std::vector<BlockId> blocks(std::min(
-      model->pool().blocks, layout.BlocksFor(model->file().config.context_tokens_max)));
+  std::vector<BlockId> blocks(
+      std::min(model->pool().blocks, layout.BlocksFor(model->file().config.context_tokens_max)));
   std::iota(blocks.rbegin(), blocks.rend(), 0);  // backwards: nothing may depend on the order
 
   ThreadLoop owner({.name = "owner"});
@@ -115,7 +115,8 @@ absl::Status Main() {
     std::istringstream ids(line);
     std::vector<int32_t> prompt;
     for (int32_t id; ids >> id;) prompt.push_back(id);
-    const Generation generation = Generate(owner, *executor, prompt, blocks, model->file().config.vocab);
+    const Generation generation =
+        Generate(owner, *executor, prompt, blocks, model->file().config.vocab);
     for (const int32_t token : generation.tokens) std::cout << token << ' ';
     std::cout << std::endl;
     logprobs.write(reinterpret_cast<const char*>(generation.logprobs.data()),
