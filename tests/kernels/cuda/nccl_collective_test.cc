@@ -4,7 +4,7 @@
 
 #include "kernels/cuda/cuda_backend.h"
 #include "tests/contract/collective_contract_test.h"
-#include "tests/kernels/cuda/on_device.h"
+#include "tests/kernels/cuda/device_array.h"
 
 namespace longhaul {
 namespace {
@@ -24,7 +24,7 @@ class NcclWorld final : public CollectiveWorld {
 
   float* Up(int rank, const std::vector<float>& values) override {
     devices_[rank]->Bind();
-    return memory_[rank].emplace_back(*devices_[rank], values).data();
+    return memory_[rank].emplace_back(values).data();
   }
   std::vector<float> Down(int rank, const float* values, int64_t count) override {
     CudaDevice& device = *devices_[rank];
@@ -36,7 +36,7 @@ class NcclWorld final : public CollectiveWorld {
 
  private:
   std::vector<std::unique_ptr<CudaDevice>> devices_;
-  std::vector<std::deque<OnDevice<float>>> memory_;  // by rank
+  std::vector<std::deque<DeviceArray<float>>> memory_;  // by rank
 };
 
 CollectiveMaker Maker(int width) {
