@@ -4,11 +4,13 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/functional/function_ref.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "common/runtime/loop.h"
+#include "common/runtime/thread_loop.h"
 #include "kv_transfer/transport.h"
 
 namespace longhaul {
@@ -65,6 +67,29 @@ class ThreadedWorld : public TransportWorld {
     });
     finished.WaitForNotification();
   }
+};
+
+// Transports that drive themselves as the Pollers of their loops: one for each side, or one for
+// both, whose loop then has both.
+template <typename PolledTransport>
+class PolledWorld final : public ThreadedWorld {
+ public:
+  PolledWorld(std::unique_ptr<PolledTransport> receiver, std::unique_ptr<PolledTransport> sender)
+      : receiver_(std::move(receiver)), sender_(std::move(sender)) {}
+  explicit PolledWorld(std::unique_ptr<PolledTransport> both)
+      : PolledWorld(std::move(both), nullptr) {}
+
+  Transport& receiver() override { return *receiver_; }
+  Transport& sender() override { return sender_ == nullptr ? *receiver_ : *sender_; }
+
+ private:
+  Loop& receiver_loop() override { return receiver_loop_; }
+  Loop& sender_loop() override { return sender_ == nullptr ? receiver_loop_ : sender_loop_; }
+
+  std::unique_ptr<PolledTransport> receiver_;
+  std::unique_ptr<PolledTransport> sender_;  // null: the receiver
+  ThreadLoop receiver_loop_{{.name = "receiver"}, receiver_.get()};
+  ThreadLoop sender_loop_{{.name = "sender"}, sender_.get()};
 };
 
 struct TransportMaker {

@@ -12,36 +12,7 @@ std::unique_ptr<UcxTransport> MakeUcx(const UcxOptions& options) {
   return *std::move(transport);
 }
 
-class UcxWorld final : public ThreadedWorld {
- public:
-  explicit UcxWorld(const UcxOptions& options)
-      : receiver_(MakeUcx(options)), sender_(MakeUcx(options)) {}
-
-  Transport& receiver() override { return *receiver_; }
-  Transport& sender() override { return *sender_; }
-
- private:
-  Loop& receiver_loop() override { return receiver_loop_; }
-  Loop& sender_loop() override { return sender_loop_; }
-
-  std::unique_ptr<UcxTransport> receiver_;
-  std::unique_ptr<UcxTransport> sender_;
-  ThreadLoop receiver_loop_{{.name = "receiver"}, receiver_.get()};
-  ThreadLoop sender_loop_{{.name = "sender"}, sender_.get()};
-};
-
-class UcxOneLoopWorld final : public ThreadedWorld {
- public:
-  Transport& receiver() override { return *both_; }
-  Transport& sender() override { return *both_; }
-
- private:
-  Loop& receiver_loop() override { return loop_; }
-  Loop& sender_loop() override { return loop_; }
-
-  std::unique_ptr<UcxTransport> both_ = MakeUcx({});
-  ThreadLoop loop_{{.name = "both"}, both_.get()};
-};
+using UcxWorld = PolledWorld<UcxTransport>;
 
 // A GPU's memory. Within one process cuda_ipc has no part: UCX stages the bytes through the host.
 // ucx_peer_test is where two processes do it.
@@ -82,17 +53,18 @@ INSTANTIATE_TEST_SUITE_P(
     Ucx, TransportContractTest,
     testing::Values(TransportMaker{"SharedMemory",
                                    []() -> std::unique_ptr<TransportWorld> {
-                                     return std::make_unique<UcxWorld>(UcxOptions{});
+                                     return std::make_unique<UcxWorld>(MakeUcx({}), MakeUcx({}));
                                    }},
                     TransportMaker{"SharedMemoryOneLoop",
                                    []() -> std::unique_ptr<TransportWorld> {
-                                     return std::make_unique<UcxOneLoopWorld>();
+                                     return std::make_unique<UcxWorld>(MakeUcx({}));
                                    }},
-                    TransportMaker{"Tcp",
-                                   []() -> std::unique_ptr<TransportWorld> {
-                                     return std::make_unique<UcxWorld>(
-                                         UcxOptions{.transports = "tcp", .network_only = true});
-                                   }},
+                    TransportMaker{
+                        "Tcp",
+                        []() -> std::unique_ptr<TransportWorld> {
+                          const UcxOptions options{.transports = "tcp", .network_only = true};
+                          return std::make_unique<UcxWorld>(MakeUcx(options), MakeUcx(options));
+                        }},
                     TransportMaker{"Cuda", &MakeCudaWorld}),
     MakerName);
 
