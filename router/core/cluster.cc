@@ -88,7 +88,6 @@ std::unique_ptr<Cluster::Lease> Cluster::Reserve(const Placement& placement, int
   computes->unreported_us += placement.predicted_us;
   for (const auto& load : lease->loads_) {
     ++load->requests;
-    ++load->unreported_requests;
     load->kv_tokens += kv_tokens;
   }
   return lease;
@@ -125,7 +124,7 @@ void Cluster::OnStatus(Worker& worker, WorkerStatus status) {
   worker.heard = true;
   worker.heard_us = loop_->NowUs();
   worker.load->unreported_us = 0;
-  worker.load->unreported_requests = 0;
+  worker.load_then = *worker.load;
   worker.cost = CostModel::FromCoefficients(
       absl::MakeConstSpan(status.cost_model().data(), status.cost_model().size()));
   worker.last = std::move(status);
@@ -221,6 +220,7 @@ void Cluster::FillView(const Worker& worker, int64_t now_us, WorkerView& view) c
   view.context_tokens_max = last.context_tokens_max();
   view.cost = worker.cost;
   view.load = *worker.load;
+  view.load_then = worker.load_then;
   if (!worker.connected) {
     view.unready_why = worker.broken_why;
   } else if (!worker.refused_why.empty()) {

@@ -119,6 +119,7 @@ class Cluster {
     uint64_t fingerprint_key = 0;
     CostModel cost;
     std::shared_ptr<WorkerLoad> load = std::make_shared<WorkerLoad>();
+    WorkerLoad load_then;  // when `last` came
   };
 
   void Watch(Worker& worker);

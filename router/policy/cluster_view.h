@@ -16,8 +16,7 @@ struct WorkerLoad {
   int64_t requests = 0;
   int64_t kv_tokens = 0;     // prompt and output tokens at most, over `requests`
   double predicted_us = 0;   // prefill time, over requests without a first token yet
-  double unreported_us = 0;  // the part sent after the worker's last status
-  int64_t unreported_requests = 0;
+  double unreported_us = 0;  // the part of it sent after the worker's last status
 };
 
 struct WorkerView {
@@ -41,25 +40,42 @@ struct WorkerView {
   CostModel cost;
 
   WorkerLoad load;
+  WorkerLoad load_then;  // when the last status came
 
-  // Predicted time before new work starts here.
-  double wait_us() const { return queue_predicted_us + load.unreported_us; }
-  // Requests here, whoever sent them: the worker's own count lags, ours does not know other
-  // routers.
-  int64_t requests() const {
-    return std::max(requests_running + requests_queued + load.unreported_requests, load.requests);
-  }
   int64_t kv_tokens_total() const { return blocks_total * block_tokens; }
+
+  // What a status says is a status period old, what this router has under way it knows as of now.
+  // So what others have is the status less what was ours when it came, and a request that has just
+  // ended is no load any more.
+  int64_t requests() const {
+    return Others(requests_running + requests_queued, load_then.requests) + load.requests;
+  }
+  // Predicted time before new work starts here.
+  double wait_us() const {
+    return std::min(queue_predicted_us + load.unreported_us,
+                    Others(queue_predicted_us, load_then.predicted_us) + load.predicted_us);
+  }
+  // Tokens in live blocks.
+  int64_t kv_tokens_live() const {
+    const int64_t reported = blocks_live * block_tokens;
+    return std::min(reported, Others(reported, load_then.kv_tokens) + load.kv_tokens);
+  }
   // Share of KV memory that requests hold or will hold, as far as this router knows.
   double kv_used() const {
     if (blocks_total <= 0) return 1.0;
-    const int64_t ours = (load.kv_tokens + block_tokens - 1) / block_tokens;
-    return static_cast<double>(std::max(blocks_live, ours)) / static_cast<double>(blocks_total);
+    return static_cast<double>(std::max(kv_tokens_live(), load.kv_tokens)) /
+           static_cast<double>(kv_tokens_total());
   }
   // The longest sequence that this worker can ever hold.
   int64_t sequence_tokens_max() const {
     return context_tokens_max > 0 ? std::min(context_tokens_max, kv_tokens_total())
                                   : kv_tokens_total();
+  }
+
+ private:
+  template <typename T>
+  static T Others(T reported, T ours_then) {
+    return std::max(reported - ours_then, T{0});
   }
 };
 

@@ -119,7 +119,7 @@ class ByContextLength final : public PlacementBase {
       const int64_t cached = CachedTokens(facts, worker);
       const double prefill_us = worker.cost.PrefillUs(facts.prompt_tokens - cached, cached);
       const double step_us = worker.cost.DecodeStepUs(
-          worker.requests() + 1, worker.blocks_live * worker.block_tokens + facts.prompt_tokens);
+          worker.requests() + 1, worker.kv_tokens_live() + facts.prompt_tokens);
       return std::make_tuple(worker.wait_us() + prefill_us + static_cast<double>(output) * step_us,
                              worker.requests(), worker.kv_used());
     });

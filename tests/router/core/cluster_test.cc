@@ -119,6 +119,51 @@ TEST_F(ClusterTest, AStatusCoversWhatWasSentBefore) {
   EXPECT_EQ(cluster_->View().prefill[0].load.requests, 1);
 }
 
+TEST_F(ClusterTest, WhatHasEndedIsNoLoadThoughTheLastStatusSaidSo) {
+  Start();
+  Placement placement;
+  placement.decode = 0;
+  placement.prefill = {0};
+  placement.predicted_us = 50;
+  auto first = cluster_->Reserve(placement, 30);
+  auto second = cluster_->Reserve(placement, 30);
+  decode_.status.set_requests_running(3);  // one is another router's
+  decode_.status.set_blocks_live(5);       // of 16 tokens: 20 tokens more than ours can be
+  decode_.Report();
+  prefill_.status.set_requests_running(2);
+  prefill_.status.set_queue_predicted_us(75);  // half of the first is done
+  prefill_.Report();
+  EXPECT_EQ(Decode().requests(), 3);
+  EXPECT_EQ(Decode().kv_tokens_live(), 80);
+  EXPECT_EQ(cluster_->View().prefill[0].wait_us(), 75);
+  first->PromptDone();
+  EXPECT_EQ(cluster_->View().prefill[0].wait_us(), 50);
+  EXPECT_EQ(cluster_->View().prefill[0].requests(), 2);
+  second->PromptDone();
+  EXPECT_EQ(cluster_->View().prefill[0].wait_us(), 0);
+  first.reset();
+  EXPECT_EQ(Decode().requests(), 2);
+  EXPECT_EQ(Decode().kv_tokens_live(), 50);
+  second.reset();
+  EXPECT_EQ(Decode().requests(), 1);
+  EXPECT_EQ(Decode().kv_tokens_live(), 20);
+  EXPECT_EQ(cluster_->View().prefill[0].requests(), 0);
+}
+
+TEST_F(ClusterTest, WhatIsSentAfterAStatusIsAddedToIt) {
+  Start();
+  Placement placement;
+  placement.decode = 0;
+  placement.prefill = {0};
+  placement.predicted_us = 50;
+  prefill_.status.set_requests_running(1);
+  prefill_.status.set_queue_predicted_us(20);
+  prefill_.Report();
+  auto lease = cluster_->Reserve(placement, 30);
+  EXPECT_EQ(cluster_->View().prefill[0].wait_us(), 70);
+  EXPECT_EQ(cluster_->View().prefill[0].requests(), 2);
+}
+
 TEST_F(ClusterTest, AnotherModelProtocolOrRoleIsRefusedLoudly) {
   ClusterOptions options;
   options.model_digest = {1, 2};

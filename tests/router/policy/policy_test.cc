@@ -153,7 +153,7 @@ TEST_P(EveryPolicy, RefusesEarlyWhenTheWaitIsTooLong) {
   auto view = Cluster(1, 1);
   view.prefill[0].queue_predicted_us = 55e6;
   Place(*policy, Prompt(100).facts, view);
-  view.prefill[0].load.unreported_us = 15e6;
+  view.prefill[0].load.unreported_us = view.prefill[0].load.predicted_us = 15e6;
   const Refusal refusal = Refused(*policy, Prompt(100).facts, view);
   EXPECT_EQ(refusal.reason, Refusal::Reason::kOverloaded);
   EXPECT_EQ(refusal.retry_after_us, 10'000'000);
@@ -196,7 +196,7 @@ TEST(LeastLoaded, TakesTheIdlest) {
   view.decode[0].requests_running = 2;
   view.decode[1].blocks_live = 10;
   view.prefill[0].queue_predicted_us = 10;
-  view.prefill[2].load.unreported_us = 5;
+  view.prefill[2].load.unreported_us = view.prefill[2].load.predicted_us = 5;
   const Placement placement = Place(*policy, Prompt(100).facts, view);
   EXPECT_EQ(placement.decode, 2);
   EXPECT_THAT(placement.prefill, ElementsAre(1, 2, 0));
@@ -299,6 +299,23 @@ TEST(ContextLength, DecodeChoiceWeighsCacheAgainstLoad) {
   EXPECT_EQ(Place(*policy, prompt.facts, view).decode, first);  // saves 80 ms of prefill
   Prompt small(32, 90000);
   EXPECT_NE(Place(*policy, small.facts, view).decode, first);
+}
+
+TEST(ContextLength, ComesBackToTheCacheThoughTheLastStatusStillSawTheRequest) {
+  auto policy = Make("context-length");
+  auto view = Cluster(2, 2);
+  const Prompt prompt(62);
+  const Placement first = Place(*policy, prompt.facts, view);
+  for (WorkerView* worker : {&view.decode[first.decode], &view.prefill[first.prefill[0]]}) {
+    worker->requests_running = 1;
+    worker->blocks_live = 5;
+    worker->load_then.requests = 1;
+    worker->load_then.kv_tokens = 62 + 16;
+  }
+  const Placement second = Place(*policy, prompt.facts, view);
+  EXPECT_EQ(second.decode, first.decode);
+  EXPECT_EQ(second.prefill[0], first.prefill[0]);
+  EXPECT_EQ(second.cached_tokens, 48);
 }
 
 }  // namespace
