@@ -2,9 +2,7 @@
 
 #include <utility>
 
-#include "common/base/status.h"
 #include "common/proto/longhaul.grpc.pb.h"
-#include "common/rpc/rpc_server.h"
 #include "common/rpc/status_stream.h"
 
 namespace longhaul {
@@ -26,16 +24,9 @@ class GenerateStream final
   using ServerStream::ServerStream;
 };
 
-class Service final : public DecodeService, public Decode::CallbackService {
+class Service final : public Decode::CallbackService {
  public:
   Service(Loop* loop, WorkerClient* worker) : loop_(loop), worker_(worker) {}
-
-  absl::Status Listen(const std::string& listen) {
-    LH_ASSIGN_OR_RETURN(server_, RpcServer::Start(listen, this));
-    return absl::OkStatus();
-  }
-  const std::string& address() const override { return server_->address(); }
-  void Stop(int64_t deadline_us) override { server_->Stop(deadline_us); }
 
   grpc::ServerWriteReactor<GenerateEvent>* Generate(grpc::CallbackServerContext*,
                                                     const GenerateRequest* request) override {
@@ -49,17 +40,13 @@ class Service final : public DecodeService, public Decode::CallbackService {
  private:
   Loop* const loop_;
   WorkerClient* const worker_;
-  std::unique_ptr<RpcServer> server_;
 };
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<DecodeService>> StartDecodeService(const std::string& listen,
-                                                                  Loop* loop,
-                                                                  WorkerClient* worker) {
-  auto service = std::make_unique<Service>(loop, worker);
-  LH_RETURN_IF_ERROR(service->Listen(listen));
-  return service;
+absl::StatusOr<std::unique_ptr<RpcServer>> StartDecodeService(const std::string& listen, Loop* loop,
+                                                              WorkerClient* worker) {
+  return RpcServer::Start(listen, std::make_unique<Service>(loop, worker));
 }
 
 }  // namespace longhaul

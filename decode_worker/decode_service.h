@@ -6,22 +6,13 @@
 
 #include "absl/status/statusor.h"
 #include "common/engine/worker_client.h"
+#include "common/rpc/rpc_server.h"
 #include "common/runtime/loop.h"
 
 namespace longhaul {
 
-// Serves calls until destroyed. Any thread may own it, but not the worker's Loop: stopping waits
-// for calls that the Loop must still answer.
-class DecodeService {
- public:
-  virtual ~DecodeService() = default;
-  virtual const std::string& address() const = 0;
-  // Refuses new calls, lets open ones end, cancels what is left after `deadline_us`.
-  virtual void Stop(int64_t deadline_us) = 0;
-};
-
-// `worker` is touched on `loop` only; both outlive the service. Errors: see RpcServer::Start.
-absl::StatusOr<std::unique_ptr<DecodeService>> StartDecodeService(const std::string& listen,
-                                                                  Loop* loop, WorkerClient* worker);
+// `worker` is touched on `loop` only; both outlive the server. Errors: see RpcServer::Start.
+absl::StatusOr<std::unique_ptr<RpcServer>> StartDecodeService(const std::string& listen, Loop* loop,
+                                                              WorkerClient* worker);
 
 }  // namespace longhaul

@@ -6,170 +6,55 @@
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
-#include "absl/strings/str_cat.h"
-#include "common/base/log.h"
 #include "common/base/random.h"
-#include "common/base/status.h"
-#include "common/engine/model_executor.h"
 #include "common/engine/worker_model.h"
-#include "common/metrics/metric_registry.h"
-#include "common/metrics/worker_metrics.h"
-#include "common/process/flags.h"
-#include "common/process/ready_file.h"
-#include "common/process/stop_signal.h"
-#include "common/process/version.h"
-#include "common/process/worker_admin.h"
 #include "common/runtime/run_and_wait.h"
-#include "common/runtime/thread_loop.h"
-#include "kernels/choose_backend.h"
-#include "kv_transfer/ucx/ucx_metrics_feed.h"
-#include "kv_transfer/ucx/ucx_self_test.h"
-#include "kv_transfer/ucx/ucx_transport.h"
+#include "deploy/worker/worker_process.h"
 #include "prefill_worker/prefill_metrics_feed.h"
 #include "prefill_worker/prefill_service.h"
 #include "prefill_worker/prefill_worker.h"
 
 ABSL_FLAG(std::string, name, "prefill-0", "name of this worker in logs, headers and metrics");
-ABSL_FLAG(std::string, model, "", "a GGUF file or a Hugging Face folder");
-ABSL_FLAG(std::string, listen, "127.0.0.1:0",
-          "host:port of the control plane; port 0 takes a free one");
-ABSL_FLAG(std::string, http, "127.0.0.1:0",
-          "host:port of /metrics, /livez, /readyz; port 0 takes a free one");
-ABSL_FLAG(std::string, backend, "auto",
-          "what computes: cpu, cuda, or auto, which takes CUDA where a device answers");
-ABSL_FLAG(int, tensor_parallel, 1,
-          "ranks that share the model, each with its own GPU, or its own --threads");
-ABSL_FLAG(std::vector<std::string>, device, {"0"},
-          "CUDA's numbers of the ranks' GPUs, as 0,1; one number stands for it and the next ones");
-ABSL_FLAG(double, gpu_memory_share, 0.9, "share of each GPU's memory that this process may take");
-ABSL_FLAG(int, threads, 1, "CPU threads of each rank that compute");
-ABSL_FLAG(std::vector<std::string>, cores, {},
-          "cores to pin the compute threads to, as 0,1; empty pins none");
-ABSL_FLAG(int64_t, kv_bytes, 0,
-          "memory for KV blocks, of all ranks; 0 chooses by the model's context, or all of the "
-          "GPUs' share");
-ABSL_FLAG(int, block_tokens, 0,
-          "tokens in a KV block, the same on all workers; 0: what suits the backend");
 ABSL_FLAG(double, chunk_target_ms, 100,
           "what a prefill chunk should take: how long a short prompt waits for a long one");
 ABSL_FLAG(int64_t, chunk_tokens_max, 1024, "most tokens in a prefill chunk");
-ABSL_FLAG(std::string, ucx_transports, longhaul::UcxOptions().transports,
-          "what UCX may use, as in UCX_TLS");
-ABSL_FLAG(int, self_test_fd, -1,
-          "internal: be the second process of a self-test, told by this file");
-ABSL_FLAG(double, drain_s, 10, "how long a stopping worker finishes what it has accepted");
-ABSL_FLAG(std::string, ready_file, "", "written once the worker listens");
 
 namespace longhaul {
 namespace {
 
-absl::Status Main() {
-  BlockStopSignals();
-  const std::string name = absl::GetFlag(FLAGS_name);
-  InitLog(name, LogLevel::kInfo);
-  BackendChoice choice;
-  choice.backend = absl::GetFlag(FLAGS_backend);
-  choice.tensor_parallel = absl::GetFlag(FLAGS_tensor_parallel);
-  LH_ASSIGN_OR_RETURN(choice.devices, ParseNumbers("--device", absl::GetFlag(FLAGS_device)));
-  choice.cuda.memory_share = absl::GetFlag(FLAGS_gpu_memory_share);
-  choice.carries_device_memory = UcxTransport::CarriesDeviceMemory;
-  CpuBackendOptions& backend_options = choice.cpu;
-  backend_options.threads = absl::GetFlag(FLAGS_threads);
-  backend_options.pack_prefill_at_load = true;
-  LH_ASSIGN_OR_RETURN(backend_options.cores, ParseNumbers("--cores", absl::GetFlag(FLAGS_cores)));
-  LH_ASSIGN_OR_RETURN(const std::vector<BackendRank> ranks, ChooseBackend(choice));
-  // Whose memory's kind and thread the transfers are of.
-  Backend* const backend = ranks[0].backend.get();
-  UcxOptions ucx_options;
-  ucx_options.transports = absl::GetFlag(FLAGS_ucx_transports);
-  ucx_options.memory = &backend->kv_memory();
-  if (const int fd = absl::GetFlag(FLAGS_self_test_fd); fd >= 0) {
-    return SendForUcxSelfTest(fd, ucx_options);
-  }
-  LH_ASSIGN_OR_RETURN(const std::unique_ptr<UcxTransport> transport,
-                      UcxTransport::Make(ucx_options));
-  ThreadLoop transfer_loop({.name = "transfer", .spin_us = 50}, transport.get());
-  // A slow or broken wire has been logged; the worker is still of use.
-  const absl::StatusOr<LinkSpeed> speed = RunUcxSelfTest(
-      &transfer_loop, transport.get(), &backend->kv_memory(),
-      {"--backend=cuda", absl::StrCat("--device=", choice.devices[0]), "--gpu_memory_share=0.05"});
-  LH_ASSIGN_OR_RETURN(const std::unique_ptr<WorkerModel> model,
-                      WorkerModel::Load(ranks, {.path = absl::GetFlag(FLAGS_model),
-                                                .block_tokens = absl::GetFlag(FLAGS_block_tokens),
-                                                .kv_bytes = absl::GetFlag(FLAGS_kv_bytes),
-                                                .head = false}));
-  MetricRegistry registry;
-  WorkerMetrics metrics(registry, "prefill", name);
-  PublishBuildInfo(registry, "prefill", name, kVersion, model->file().config.name);
-  PublishUcxDrops(&transfer_loop, transport.get(), metrics);
-  if (speed.ok()) {
-    metrics.link_bandwidth_bytes_per_second.With({"self", transport->name()})
-        .Set(speed->bytes_per_s);
-  }
-
+PrefillWorkerOptions Options(const std::string& name, const WorkerModel& model) {
   PrefillWorkerOptions options;
   options.name = name;
-  options.model = model->file().config.name;
+  options.model = model.file().config.name;
   options.incarnation = RandomId();
-  options.fingerprint = model->fingerprint();
-  options.context_tokens_max = model->file().config.context_tokens_max;
+  options.fingerprint = model.fingerprint();
+  options.context_tokens_max = model.file().config.context_tokens_max;
   options.scheduler.chunk_target_us = absl::GetFlag(FLAGS_chunk_target_ms) * 1000;
   options.scheduler.chunk_tokens_max = absl::GetFlag(FLAGS_chunk_tokens_max);
-  options.scheduler.block_tokens = model->pool().layout.block_tokens;
+  options.scheduler.block_tokens = model.pool().layout.block_tokens;
+  return options;
+}
 
-  const int64_t spin_us = backend->host_visible() ? 0 : kDeviceLoopSpinUs;
-  ThreadLoop loop({.name = "loop", .spin_us = spin_us});
-  std::unique_ptr<TransferEngine> engine;
-  std::unique_ptr<ModelExecutor> executor;
+absl::Status Work(WorkerProcess& process) {
+  ThreadLoop& loop = *process.loop();
+  ModelStack& stack = process.stack();
   std::unique_ptr<PrefillWorker> worker;
   std::unique_ptr<PrefillMetricsFeed> feed;
   RunAndWait(loop, [&] {
-    engine = std::make_unique<TransferEngine>(&loop, &transfer_loop, transport.get(),
-                                              &backend->kv_memory());
-    executor = std::make_unique<ModelExecutor>(loop, model->ranks(), spin_us);
-    worker = std::make_unique<PrefillWorker>(options, &loop, executor.get(), engine.get(),
-                                             model->pool());
-    feed = std::make_unique<PrefillMetricsFeed>(
-        &loop, worker.get(), metrics,
-        WorkerMetricsFeedOptions{transport->name(), model->pool().layout.block_bytes()});
+    worker =
+        std::make_unique<PrefillWorker>(Options(process.name(), process.model()), &loop,
+                                        stack.executor(), stack.engine(), process.model().pool());
+    feed = std::make_unique<PrefillMetricsFeed>(&loop, worker.get(), process.metrics(),
+                                                process.FeedOptions());
   });
-  const auto take_down = [&] {
-    RunAndWait(loop, [&] {
-      feed.reset();
-      worker.reset();
-      executor.reset();
-      engine.reset();
-    });
-    transfer_loop.Stop();
-    loop.Stop();
-  };
-
-  absl::StatusOr<std::unique_ptr<PrefillService>> service =
-      StartPrefillService(absl::GetFlag(FLAGS_listen), &loop, worker.get());
-  if (!service.ok()) {
-    take_down();
-    return service.status();
-  }
-  {
-    WorkerAdmin admin("prefill", name, &registry);
-    absl::Status served = admin.Start(absl::GetFlag(FLAGS_http));
-    if (served.ok()) {
-      served = WriteReadyFile(absl::GetFlag(FLAGS_ready_file),
-                              {"prefill", name, (*service)->address(), admin.address()});
-    }
-    if (served.ok()) {
-      LogInfo("listening", {{"grpc", (*service)->address()}, {"http", admin.address()}});
-      WaitForStopSignal();
-      LogInfo("stopping", {{"drain_s", absl::GetFlag(FLAGS_drain_s)}});
-      admin.SetDraining();
-      RunAndWait(loop, [&] { worker->Drain(); });
-      (*service)->Stop(static_cast<int64_t>(absl::GetFlag(FLAGS_drain_s) * 1e6));
-    }
-    service->reset();
-    admin.Stop();
-    take_down();
-    return served;
-  }
+  const absl::Status served =
+      process.Serve(StartPrefillService(WorkerProcess::ListenAddress(), &loop, worker.get()),
+                    [&] { worker->Drain(); });
+  RunAndWait(loop, [&] {
+    feed.reset();
+    worker.reset();
+  });
+  return served;
 }
 
 }  // namespace
@@ -178,7 +63,8 @@ absl::Status Main() {
 int main(int argc, char** argv) {
   absl::SetProgramUsageMessage("Computes KV caches and streams them to decode workers.");
   absl::ParseCommandLine(argc, argv);
-  const absl::Status status = longhaul::Main();
+  const absl::Status status = longhaul::WorkerProcess::Run(
+      longhaul::WorkerRole::kPrefill, absl::GetFlag(FLAGS_name), longhaul::Work);
   if (!status.ok()) std::fprintf(stderr, "error: %s\n", std::string(status.message()).c_str());
   return status.ok() ? 0 : 1;
 }

@@ -2,9 +2,7 @@
 
 #include <utility>
 
-#include "common/base/status.h"
 #include "common/proto/longhaul.grpc.pb.h"
-#include "common/rpc/rpc_server.h"
 #include "common/rpc/status_stream.h"
 
 namespace longhaul {
@@ -51,16 +49,9 @@ class PrefillStream final
   bool opened_ = false;  // reads come one at a time
 };
 
-class Service final : public PrefillService, public Prefill::CallbackService {
+class Service final : public Prefill::CallbackService {
  public:
   Service(Loop* loop, PrefillEndpoint* worker) : loop_(loop), worker_(worker) {}
-
-  absl::Status Listen(const std::string& listen) {
-    LH_ASSIGN_OR_RETURN(server_, RpcServer::Start(listen, this));
-    return absl::OkStatus();
-  }
-  const std::string& address() const override { return server_->address(); }
-  void Stop(int64_t deadline_us) override { server_->Stop(deadline_us); }
 
   grpc::ServerBidiReactor<PrefillCommand, PrefillEvent>* Prefill(
       grpc::CallbackServerContext*) override {
@@ -74,17 +65,14 @@ class Service final : public PrefillService, public Prefill::CallbackService {
  private:
   Loop* const loop_;
   PrefillEndpoint* const worker_;
-  std::unique_ptr<RpcServer> server_;
 };
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<PrefillService>> StartPrefillService(const std::string& listen,
-                                                                    Loop* loop,
-                                                                    PrefillEndpoint* worker) {
-  auto service = std::make_unique<Service>(loop, worker);
-  LH_RETURN_IF_ERROR(service->Listen(listen));
-  return service;
+absl::StatusOr<std::unique_ptr<RpcServer>> StartPrefillService(const std::string& listen,
+                                                               Loop* loop,
+                                                               PrefillEndpoint* worker) {
+  return RpcServer::Start(listen, std::make_unique<Service>(loop, worker));
 }
 
 }  // namespace longhaul

@@ -1,5 +1,10 @@
 #include "common/rpc/rpc_server.h"
 
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/impl/service_type.h>
+
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -7,8 +12,8 @@
 
 namespace longhaul {
 
-absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const std::string& listen,
-                                                            grpc::Service* service) {
+absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
+    const std::string& listen, std::unique_ptr<grpc::Service> service) {
   const size_t colon = listen.rfind(':');
   if (colon == std::string::npos) {
     return absl::InvalidArgumentError(absl::StrCat("--listen=", listen, " is not host:port"));
@@ -26,7 +31,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const std::string& l
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kRpcPingTimeoutMs);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
-  builder.RegisterService(service);
+  builder.RegisterService(service.get());
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
   if (server == nullptr || port == 0) {
     return absl::AlreadyExistsError(
@@ -34,9 +39,13 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const std::string& l
                      ": the port is taken or the address is not this host's; choose "
                      "another --listen=host:port, port 0 takes a free one"));
   }
-  return std::unique_ptr<RpcServer>(
-      new RpcServer(std::move(server), absl::StrCat(listen.substr(0, colon), ":", port)));
+  return std::unique_ptr<RpcServer>(new RpcServer(
+      std::move(service), std::move(server), absl::StrCat(listen.substr(0, colon), ":", port)));
 }
+
+RpcServer::RpcServer(std::unique_ptr<grpc::Service> service, std::unique_ptr<grpc::Server> server,
+                     std::string address)
+    : service_(std::move(service)), server_(std::move(server)), address_(std::move(address)) {}
 
 RpcServer::~RpcServer() { Stop(0); }
 

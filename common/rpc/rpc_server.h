@@ -1,22 +1,28 @@
-// RpcServer: a gRPC server for one service. Its reactors run on gRPC's threads and post to the
-// service's Loop.
+// RpcServer: a gRPC server and the one service it serves: a worker's face to others. The service's
+// reactors run on gRPC's threads and post to the Loop of what they serve.
 #pragma once
 
-#include <grpcpp/grpcpp.h>
-
+#include <cstdint>
 #include <memory>
 #include <string>
 
 #include "absl/status/statusor.h"
 
+// gRPC's own names, so that this header is quick to include.
+namespace grpc {
+class Server;
+class Service;
+}  // namespace grpc
+
 namespace longhaul {
 
+// Any thread may own it, but not a Loop that its calls post to: stopping waits for calls that the
+// Loop must still answer.
 class RpcServer {
  public:
   // Listens on "host:port"; port 0 lets the kernel choose. AlreadyExists when the port is taken.
-  // `service` outlives the server.
   static absl::StatusOr<std::unique_ptr<RpcServer>> Start(const std::string& listen,
-                                                          grpc::Service* service);
+                                                          std::unique_ptr<grpc::Service> service);
   // Stop(0).
   ~RpcServer();
 
@@ -27,10 +33,11 @@ class RpcServer {
   void Stop(int64_t deadline_us);
 
  private:
-  RpcServer(std::unique_ptr<grpc::Server> server, std::string address)
-      : server_(std::move(server)), address_(std::move(address)) {}
+  RpcServer(std::unique_ptr<grpc::Service> service, std::unique_ptr<grpc::Server> server,
+            std::string address);
+  const std::unique_ptr<grpc::Service> service_;
   std::unique_ptr<grpc::Server> server_;
-  std::string address_;
+  const std::string address_;
 };
 
 }  // namespace longhaul

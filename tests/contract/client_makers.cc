@@ -107,8 +107,6 @@ class DirectWorld final : public ThreadedWorld<Door> {
 template <typename Door>
 class GrpcWorld final : public ThreadedWorld<Door> {
  public:
-  using Service = std::conditional_t<kIsPrefill<Door>, PrefillService, DecodeService>;
-
   GrpcWorld() {
     service_ = Serve();
     address_ = service_->address();
@@ -138,8 +136,8 @@ class GrpcWorld final : public ThreadedWorld<Door> {
   void Kill() override { service_.reset(); }
 
  private:
-  std::unique_ptr<Service> Serve() {
-    absl::StatusOr<std::unique_ptr<Service>> service;
+  std::unique_ptr<RpcServer> Serve() {
+    absl::StatusOr<std::unique_ptr<RpcServer>> service;
     if constexpr (kIsPrefill<Door>) {
       service = StartPrefillService("127.0.0.1:0", &this->worker_loop_, &this->worker_);
     } else {
@@ -149,7 +147,7 @@ class GrpcWorld final : public ThreadedWorld<Door> {
     return *std::move(service);
   }
 
-  std::unique_ptr<Service> service_;
+  std::unique_ptr<RpcServer> service_;
   std::string address_, nobody_;
   std::unique_ptr<ClientOf<Door>> client_, client_to_nobody_;
 };

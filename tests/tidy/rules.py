@@ -49,6 +49,7 @@ ONE_TENANT = {
     "common/engine/direct_prefill_client.h": "a maker of the door PrefillClient lies beside it",
     "common/engine/direct_worker_client.h": "a maker of the door WorkerClient lies beside it",
     "common/engine/kv_stub_executor.h": "a maker of the door Executor lies beside it",
+    "common/engine/model_executor.h": "a maker of the door Executor lies beside it",
     "common/runtime/rank_barrier.h": "threads have one home",
     "common/runtime/thread_pool.h": "threads have one home",
     "common/runtime/virtual_loop.h": "a maker of the door Loop lies beside it",

@@ -1,4 +1,4 @@
-#include "common/process/worker_admin.h"
+#include "deploy/worker/worker_admin.h"
 
 #include <utility>
 
