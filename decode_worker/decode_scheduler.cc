@@ -8,9 +8,21 @@
 #include "common/base/check.h"
 
 namespace longhaul {
+namespace {
 
-DecodeScheduler::DecodeScheduler(DecodeSchedulerOptions options, BlockManager* blocks)
-    : options_(options), blocks_(blocks) {}
+PrefillSchedulerOptions WithBlocksOf(PrefillSchedulerOptions options, const BlockManager& blocks) {
+  options.block_tokens = blocks.block_tokens();
+  return options;
+}
+
+}  // namespace
+
+DecodeScheduler::DecodeScheduler(DecodeSchedulerOptions options, BlockManager* blocks,
+                                 const CostModel* cost)
+    : options_(options),
+      blocks_(blocks),
+      cost_(cost),
+      prefill_(WithBlocksOf(options.prefill, *blocks), cost) {}
 
 absl::Status DecodeScheduler::Add(SequenceId id, DecodeRequest request) {
   const int64_t given = static_cast<int64_t>(request.tokens.size());
@@ -93,7 +105,10 @@ void DecodeScheduler::Filled(SequenceId id, int64_t position_end) {
   if (sequence.kv_tokens == sequence.fill_end()) sequence.state = State::kRunning;
 }
 
-void DecodeScheduler::FillLocally(SequenceId id) { sequences_.at(id).fill_locally = true; }
+void DecodeScheduler::FillLocally(SequenceId id, int64_t now_us) {
+  const Sequence& sequence = sequences_.at(id);
+  prefill_.Add(id, sequence.kv_tokens, sequence.fill_end(), now_us);
+}
 
 // Only KV that was computed as prefill rows is named: a later prompt that finds it gets the very
 // bits that it would have computed.
@@ -115,7 +130,6 @@ void DecodeScheduler::Release(Sequence& sequence) {
 void DecodeScheduler::StepBack(SequenceId id, Sequence& sequence) {
   Release(sequence);
   sequence.state = State::kWaiting;
-  sequence.fill_locally = false;
   sequence.kv_tokens = 0;
   sequence.published = 0;
   waiting_.insert(absl::c_lower_bound(waiting_, id), id);
@@ -168,27 +182,37 @@ StepSequence DecodeScheduler::RunningStep(SequenceId id, const Sequence& sequenc
   return step;
 }
 
-StepPlan DecodeScheduler::Plan() {
+double DecodeScheduler::RoomUs(const StepPlan& plan) const {
+  int64_t context_tokens = 0;
+  for (const StepSequence& running : plan.sequences) context_tokens += running.position;
+  const double step_us =
+      cost_->DecodeStepUs(static_cast<int64_t>(plan.sequences.size()), context_tokens);
+  return std::max(options_.step_target_us - step_us, 0.0);
+}
+
+StepSequence DecodeScheduler::ChunkStep(const PrefillScheduler::Chunk& chunk) {
+  const Sequence& sequence = sequences_.at(chunk.id);
+  const int64_t end = chunk.position + chunk.tokens;
+  GrowFill(chunk.id, end);
+  StepSequence step;
+  step.id = chunk.id;
+  step.position = chunk.position;
+  step.tokens.assign(sequence.tokens.begin() + chunk.position, sequence.tokens.begin() + end);
+  step.blocks = sequence.blocks;
+  return step;
+}
+
+StepPlan DecodeScheduler::Plan(int64_t now_us) {
   StepPlan plan;
   // Oldest first: those that step back came later and have no row yet.
   for (auto& [id, sequence] : sequences_) {
     if (sequence.state != State::kRunning || sequence.removed) continue;
     if (GrowRunning(id, sequence)) plan.sequences.push_back(RunningStep(id, sequence));
   }
-  for (auto& [id, sequence] : sequences_) {
-    if (sequence.state != State::kFilling || !sequence.fill_locally || sequence.removed) continue;
-    const int64_t end =
-        std::min(sequence.kv_tokens + options_.local_chunk_tokens, sequence.fill_end());
-    GrowFill(id, end);
-    StepSequence rows;
-    rows.id = id;
-    rows.position = sequence.kv_tokens;
-    rows.tokens.assign(sequence.tokens.begin() + sequence.kv_tokens, sequence.tokens.begin() + end);
-    rows.blocks = sequence.blocks;
-    plan.sequences.push_back(std::move(rows));
-    break;  // one a step: a prompt computed here must not slow the running streams more than a
-            // chunk does
-  }
+  // Nobody waits for a step of a chunk alone: it is as long as on a prefill worker.
+  const auto chunk =
+      plan.sequences.empty() ? prefill_.Next(now_us) : prefill_.Next(now_us, RoomUs(plan));
+  if (chunk.has_value()) plan.sequences.push_back(ChunkStep(*chunk));
   if (plan.sequences.empty()) return plan;
   plan.step = next_step_++;
   for (const StepSequence& step : plan.sequences) {
@@ -211,11 +235,13 @@ std::vector<DecodeScheduler::Output> DecodeScheduler::Commit(const StepResult& r
     }
     if (!row.status.ok()) {
       outputs.push_back({.id = row.id, .token = {}, .finished = true, .status = row.status});
+      prefill_.Remove(row.id);
       Release(sequence);
       sequences_.erase(row.id);
       continue;
     }
     if (sequence.state == State::kFilling) {
+      prefill_.Advance({row.id, sequence.kv_tokens, sequence.step_tokens});
       Filled(row.id, sequence.kv_tokens + sequence.step_tokens);
       continue;
     }
@@ -238,6 +264,7 @@ void DecodeScheduler::Remove(SequenceId id) {
   const auto found = sequences_.find(id);
   if (found == sequences_.end()) return;
   std::erase(waiting_, id);
+  prefill_.Remove(id);
   if (found->second.in_step) {
     found->second.removed = true;
     return;

@@ -7,6 +7,10 @@
 // keeps its tokens, gives up its blocks (which stay cached as long as nobody needs them), and is
 // admitted again before newer ones. Since every sequence fits the pool by itself, the oldest always
 // gets on.
+//
+// Prompts that are computed here run in chunks within the steps, one chunk a step, in the order of
+// PrefillScheduler. Beside running sequences a chunk has the time that they leave of the step's
+// target, so the target bounds their time per token, whatever prompts come.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +22,8 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "common/engine/cost_model.h"
+#include "common/engine/prefill_scheduler.h"
 #include "common/engine/step_plan.h"
 #include "common/kv/block_manager.h"
 
@@ -26,9 +32,12 @@ namespace longhaul {
 struct DecodeSchedulerOptions {
   int64_t batch_sequences_max = 64;  // running at once
   int64_t sequences_max = 1024;      // accepted and not ended
-  int64_t local_chunk_tokens = 256;  // prompt tokens computed here in one step
   int64_t replay_rows_max = 32;      // outputs computed again in one step
   int64_t context_tokens_max = 0;    // of the model
+  // What a step should take that computes a chunk beside running sequences. A chunk has at least a
+  // block, so a step may take longer where the running sequences alone leave less than that.
+  double step_target_us = 100'000;
+  PrefillSchedulerOptions prefill;  // of the prompts computed here; blocks are the pool's
 };
 
 // What a request is to the scheduler.
@@ -57,8 +66,9 @@ class DecodeScheduler {
     absl::Status status;   // not OK: the sequence failed and is gone
   };
 
-  // `blocks` outlives the scheduler and is shared with nobody else.
-  DecodeScheduler(DecodeSchedulerOptions options, BlockManager* blocks);
+  // `blocks` and `cost` outlive the scheduler; `blocks` is shared with nobody else, and the owner
+  // feeds `cost` what steps took.
+  DecodeScheduler(DecodeSchedulerOptions options, BlockManager* blocks, const CostModel* cost);
 
   // InvalidArgument: it could never be served here; ResourceExhausted: too many sequences.
   absl::Status Add(SequenceId id, DecodeRequest request);
@@ -75,10 +85,10 @@ class DecodeScheduler {
   // sequence runs.
   void Filled(SequenceId id, int64_t position_end);
   // Filling: compute the rest here, in chunks within the steps.
-  void FillLocally(SequenceId id);
+  void FillLocally(SequenceId id, int64_t now_us);
 
   // The next step, empty when there is nothing to run. At most one step is under way.
-  StepPlan Plan();
+  StepPlan Plan(int64_t now_us);
   std::vector<Output> Commit(const StepResult& result);
   // Sequences that stepped back in the last Plan.
   int64_t preemptions() const { return preemptions_; }
@@ -107,7 +117,6 @@ class DecodeScheduler {
     int64_t kv_tokens = 0;  // positions stored
     int64_t published = 0;  // blocks named in the cache
     int64_t reserved = 0;   // blocks promised for the fill, not taken yet
-    bool fill_locally = false;
     bool in_step = false;
     bool removed = false;     // while in a step
     int64_t step_tokens = 0;  // run in the step under way
@@ -122,11 +131,16 @@ class DecodeScheduler {
   bool GrowRunning(SequenceId id, Sequence& sequence);
   int64_t RunningRows(const Sequence& sequence) const;
   StepSequence RunningStep(SequenceId id, const Sequence& sequence) const;
+  // What the running sequences of `plan` leave of the step's target.
+  double RoomUs(const StepPlan& plan) const;
+  StepSequence ChunkStep(const PrefillScheduler::Chunk& chunk);
   void Publish(Sequence& sequence);
   void Release(Sequence& sequence);
 
   const DecodeSchedulerOptions options_;
   BlockManager* const blocks_;
+  const CostModel* const cost_;
+  PrefillScheduler prefill_;                  // the filling sequences that are computed here
   std::map<SequenceId, Sequence> sequences_;  // ids grow with arrival
   std::deque<SequenceId> waiting_;            // in order of arrival
   int64_t reserved_ = 0;                      // over all sequences

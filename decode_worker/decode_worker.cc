@@ -11,6 +11,11 @@
 #include "decode_worker/request_check.h"
 
 namespace longhaul {
+namespace {
+
+constexpr double kRestShareMin = 0.5;  // of the share of a step that was predicted
+
+}  // namespace
 
 struct DecodeWorker::Guard {
   DecodeWorker* worker;  // null once it is gone
@@ -36,7 +41,7 @@ DecodeWorker::DecodeWorker(DecodeWorkerOptions options, Loop* loop, Executor* ex
       loop_(loop),
       executor_(executor),
       blocks_(pool.blocks, pool.layout.block_tokens),
-      scheduler_(options_.scheduler, &blocks_),
+      scheduler_(options_.scheduler, &blocks_, &cost_),
       links_(engine),
       guard_(std::make_shared<Guard>(Guard{this})) {
   hand_off_context_ = {.loop = loop,
@@ -133,7 +138,7 @@ void DecodeWorker::Fill(const DecodeScheduler::Admission& admission) {
 void DecodeWorker::FillLocally(Request& request) {
   ++counters_.local_prefills;
   request.local = true;
-  scheduler_.FillLocally(request.id);
+  scheduler_.FillLocally(request.id, loop_->NowUs());
 }
 
 void DecodeWorker::StartHandOff(Request& request, const DecodeScheduler::Admission& admission) {
@@ -257,23 +262,27 @@ void DecodeWorker::Forget(SequenceId id) {
 
 void DecodeWorker::MaybeStep() {
   if (stepping_) return;
-  StepPlan plan = scheduler_.Plan();
+  StepPlan plan = scheduler_.Plan(loop_->NowUs());
   if (plan.sequences.empty()) return;
   stepping_ = true;
   step_started_us_ = loop_->NowUs();
-  step_context_tokens_ = step_prompt_rows_ = 0;
+  step_work_ = {};
   for (const StepSequence& row : plan.sequences) {
-    step_context_tokens_ += row.position;
     Request* request = Find(row.id);
     // The prompt's last token is the first decode row.
-    if (request != nullptr && row.position + 1 < request->message.prompt_tokens())
-      step_prompt_rows_ += static_cast<int64_t>(row.tokens.size());
+    if (request != nullptr && row.position + 1 < request->message.prompt_tokens()) {
+      step_work_.chunk_tokens = static_cast<int64_t>(row.tokens.size());
+      step_work_.chunk_position = row.position;
+    } else {
+      ++step_work_.rows;
+      step_work_.context_tokens += row.position;
+    }
     if (request != nullptr && row.sample && request->first_step_us == 0) {
       request->first_step_us = step_started_us_;
       if (request->filled_us == 0) request->filled_us = step_started_us_;  // computed here
     }
   }
-  counters_.tokens_prefilled += step_prompt_rows_;
+  counters_.tokens_prefilled += step_work_.chunk_tokens;
   executor_->Execute(std::move(plan), nullptr, [guard = guard_](const StepResult& result) {
     if (guard->worker != nullptr) guard->worker->OnStepDone(result);
   });
@@ -282,17 +291,33 @@ void DecodeWorker::MaybeStep() {
 void DecodeWorker::OnStepDone(const StepResult& result) {
   stepping_ = false;
   ++counters_.steps;
-  const auto rows = static_cast<int64_t>(result.sequences.size());
-  const auto compute_us = static_cast<double>(result.compute_us);
-  // A step of both kinds tells neither.
-  if (step_prompt_rows_ == 0) cost_.ObserveDecode(rows, step_context_tokens_, compute_us);
-  if (step_prompt_rows_ > 0 && rows == 1) {
-    cost_.Observe(step_prompt_rows_, step_context_tokens_, compute_us);
+  ObserveCost(static_cast<double>(result.compute_us));
+  if (observer_ != nullptr) {
+    observer_->OnStep(static_cast<int64_t>(result.sequences.size()),
+                      loop_->NowUs() - step_started_us_);
   }
-  if (observer_ != nullptr) observer_->OnStep(rows, loop_->NowUs() - step_started_us_);
   for (const DecodeScheduler::Output& output : scheduler_.Commit(result)) Emit(output);
   AdmitWaiting();
   MaybeStep();
+}
+
+// Steps of one kind tell what it takes. Of the others one kind's prediction is believed, and the
+// rest is the other's: the chunk's, as soon as running sequences have had a step of their own.
+void DecodeWorker::ObserveCost(double compute_us) {
+  const auto& [rows, context_tokens, chunk_tokens, chunk_position] = step_work_;
+  const double decode_us = cost_.DecodeStepUs(rows, context_tokens);
+  const double chunk_us = cost_.PrefillUs(chunk_tokens, chunk_position);
+  // A wrong prediction of the one must not make the other nothing.
+  const auto rest_us = [&](double other_us, double own_us) {
+    const double share = own_us / (own_us + other_us);
+    return std::max(compute_us - other_us, kRestShareMin * share * compute_us);
+  };
+  if (chunk_tokens > 0 && (rows == 0 || decode_told_)) {
+    cost_.Observe(chunk_tokens, chunk_position, rest_us(decode_us, chunk_us));
+  } else {
+    cost_.ObserveDecode(rows, context_tokens, rest_us(chunk_us, decode_us));
+    decode_told_ |= chunk_tokens == 0;
+  }
 }
 
 void DecodeWorker::Emit(const DecodeScheduler::Output& output) {

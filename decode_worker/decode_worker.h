@@ -121,6 +121,13 @@ class DecodeWorker final : public WorkerClient {
     std::vector<BlockId> blocks;  // released when it is quiet
     int64_t cancelled_us = 0;     // 0: not cancelled
   };
+  // What a step under way computes.
+  struct StepWork {
+    int64_t rows = 0;            // running sequences, and
+    int64_t context_tokens = 0;  // before them, in all
+    int64_t chunk_tokens = 0;    // of a prompt that is computed here
+    int64_t chunk_position = 0;
+  };
   class Call;
   struct Guard;
 
@@ -138,6 +145,7 @@ class DecodeWorker final : public WorkerClient {
   void Later();
   void MaybeStep();
   void OnStepDone(const StepResult& result);
+  void ObserveCost(double compute_us);
   void Emit(const DecodeScheduler::Output& output);
   GenerateEvent::Timing TimingOf(const Request& request) const;
 
@@ -145,8 +153,8 @@ class DecodeWorker final : public WorkerClient {
   Loop* const loop_;
   Executor* const executor_;
   BlockManager blocks_;
-  DecodeScheduler scheduler_;
   CostModel cost_;
+  DecodeScheduler scheduler_;
   LinkPool links_;
   uint32_t next_transfer_id_ = 1;
   HandOffContext hand_off_context_;
@@ -158,8 +166,8 @@ class DecodeWorker final : public WorkerClient {
   HandOffId next_hand_off_id_ = 1;
   bool stepping_ = false;
   int64_t step_started_us_ = 0;
-  int64_t step_context_tokens_ = 0;
-  int64_t step_prompt_rows_ = 0;  // of prompts that are computed here
+  StepWork step_work_;
+  bool decode_told_ = false;  // a step without a chunk has been measured
   bool draining_ = false;
   std::shared_ptr<Guard> guard_;  // tells late tasks that the worker is gone
 };

@@ -20,6 +20,9 @@ ABSL_FLAG(std::string, name, "decode-0", "name of this worker in logs, headers a
 ABSL_FLAG(int64_t, batch_sequences_max, 64, "requests generated at once");
 ABSL_FLAG(int64_t, local_prefill_tokens_max, 32,
           "a prompt's remainder up to this long is computed here");
+ABSL_FLAG(double, step_target_ms, 0,
+          "what a step should take that computes a prompt beside running requests: their time per "
+          "token while prompts come; 0: what suits the backend");
 ABSL_FLAG(bool, local_fallback, true,
           "compute a prompt here when no prefill worker can; false refuses it");
 ABSL_FLAG(int64_t, chunk_tokens, 0,
@@ -42,6 +45,14 @@ int64_t ChunkTokens(const ModelStack& stack) {
   return stack.host_visible() ? HandOffOptions().chunk_tokens : kDeviceChunkTokens;
 }
 
+constexpr double kDeviceStepTargetUs = 25'000;
+
+double StepTargetUs(const ModelStack& stack) {
+  const double flag = absl::GetFlag(FLAGS_step_target_ms);
+  if (flag != 0) return flag * 1000;
+  return stack.host_visible() ? DecodeSchedulerOptions().step_target_us : kDeviceStepTargetUs;
+}
+
 DecodeWorkerOptions Options(WorkerProcess& process) {
   const WorkerModel& model = process.model();
   DecodeWorkerOptions options;
@@ -56,6 +67,7 @@ DecodeWorkerOptions Options(WorkerProcess& process) {
   options.local_fallback = absl::GetFlag(FLAGS_local_fallback);
   options.scheduler.context_tokens_max = model.file().config.context_tokens_max;
   options.scheduler.batch_sequences_max = absl::GetFlag(FLAGS_batch_sequences_max);
+  options.scheduler.step_target_us = StepTargetUs(process.stack());
   options.hand_off.chunk_tokens = ChunkTokens(process.stack());
   options.hand_off.window_chunks = absl::GetFlag(FLAGS_window_chunks);
   options.hand_off.heartbeat_us = absl::GetFlag(FLAGS_heartbeat_ms) * 1000;
@@ -91,6 +103,10 @@ absl::Status Main() {
   if (absl::GetFlag(FLAGS_heartbeat_ms) < 1) {
     return absl::InvalidArgumentError(
         absl::StrCat("--heartbeat_ms=", absl::GetFlag(FLAGS_heartbeat_ms), "; use 1 or more"));
+  }
+  if (!(absl::GetFlag(FLAGS_step_target_ms) >= 0)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--step_target_ms=", absl::GetFlag(FLAGS_step_target_ms), "; use 0 or more"));
   }
   return WorkerProcess::Run(WorkerRole::kDecode, absl::GetFlag(FLAGS_name), Work);
 }

@@ -13,12 +13,12 @@
 #include "common/engine/cost_model.h"
 #include "common/engine/executor.h"
 #include "common/engine/prefill_client.h"
+#include "common/engine/prefill_scheduler.h"
 #include "common/kv/block_manager.h"
 #include "common/model/sharded_kv_pool.h"
 #include "common/runtime/loop.h"
 #include "kv_transfer/kv_sender.h"
 #include "kv_transfer/transfer_engine.h"
-#include "prefill_worker/prefill_scheduler.h"
 
 namespace longhaul {
 

@@ -50,7 +50,7 @@ inline DecodeWorkerOptions StubDecodeOptions() {
   options.vocab = kStubVocab;
   options.local_prefill_tokens_max = 2;
   options.scheduler.context_tokens_max = 4096;
-  options.scheduler.local_chunk_tokens = 16;
+  options.scheduler.prefill.chunk_tokens_max = 16;
   options.hand_off.chunk_tokens = 8;
   options.hand_off.window_chunks = 2;
   return options;
@@ -110,11 +110,12 @@ struct StubCluster {
   explicit StubCluster(int64_t prefill_blocks = 256, int64_t decode_blocks = 256,
                        DecodeWorkerOptions decode_options = StubDecodeOptions(),
                        PrefillWorkerOptions prefill_options = StubPrefillOptions(),
-                       int prefill_width = 1, int decode_width = 1)
+                       int prefill_width = 1, int decode_width = 1,
+                       const CostModel& decode_cost = CostModel())
       : prefill_memory(prefill_blocks, prefill_width),
         decode_memory(decode_blocks, decode_width),
         prefill_executor(&loop, prefill_memory.pool, kStubVocab, CostModel()),
-        decode_executor(&loop, decode_memory.pool, kStubVocab, CostModel()),
+        decode_executor(&loop, decode_memory.pool, kStubVocab, decode_cost),
         network(MakeInProcessNetwork()),
         prefill_transport(&loop, network),
         decode_transport(&loop, network),

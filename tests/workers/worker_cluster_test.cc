@@ -298,6 +298,40 @@ TEST(WorkerClusterTest, ADecodeWorkerTellsWhatItHasToComputeOfPrompts) {
   EXPECT_EQ(cluster.decode.Status().queue_predicted_us(), 0);
 }
 
+struct StepTimes final : DecodeWorker::Observer {
+  void OnFirstToken(const GenerateEvent::Timing&, const std::string&) override {}
+  void OnStep(int64_t, int64_t step_us) override { steps_us.push_back(step_us); }
+  void OnCancelledFree(int64_t) override {}
+  std::vector<int64_t> steps_us;
+};
+
+// Ten times as fast as what the worker believes at first: it must learn so from steps that run
+// sequences, too.
+TEST(WorkerClusterTest, APromptComputedBesideStreamsFillsTheStepsTargetAndNoMore) {
+  constexpr int64_t kTargetUs = 20'000;
+  constexpr double kTokenUs = 25;
+  DecodeWorkerOptions options = StubDecodeOptions();
+  options.scheduler.step_target_us = kTargetUs;
+  options.scheduler.prefill.chunk_tokens_max = 1024;
+  StubCluster cluster(256, 1024, options, StubPrefillOptions(), 1, 1,
+                      CostModel::FromCoefficients({3'000, kTokenUs, 0.001, 4'000, 50, 0.03}));
+  StepTimes times;
+  cluster.decode.set_observer(&times);
+  std::vector<std::unique_ptr<StubReply>> streams;
+  for (int i = 0; i < 4; ++i) {
+    streams.push_back(Ask(cluster.decode, StubRequest(StubPrompt(40, i), 200, /*remote=*/false)));
+  }
+  cluster.loop.RunFor(100'000);
+  times.steps_us.clear();
+  const auto prompt = Ask(cluster.decode, StubRequest(StubPrompt(3'000, 9), 1, /*remote=*/false));
+  while (!prompt->done) cluster.loop.RunFor(1'000);
+  ASSERT_FALSE(streams[0]->done) << "the streams should outlast the prompt";
+  EXPECT_LE(*std::max_element(times.steps_us.begin(), times.steps_us.end()), kTargetUs * 11 / 10);
+  // 12 ms a step are the prompt's, 480 tokens: it needs seven, and some to learn.
+  EXPECT_LE(times.steps_us.size(), 14u);
+  streams.clear();
+}
+
 // A decode worker beside the cluster's own, in one of its lives.
 struct OtherDecode {
   OtherDecode(StubCluster& cluster, const std::string& name, uint64_t incarnation)

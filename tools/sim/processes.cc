@@ -84,7 +84,7 @@ void SimDecode::Build() {
   options.vocab = kSimVocab;
   options.local_prefill_tokens_max = 4;
   options.scheduler.context_tokens_max = kSimContextTokens;
-  options.scheduler.local_chunk_tokens = 16;
+  options.scheduler.prefill.chunk_tokens_max = 16;
   options.hand_off.chunk_tokens = world_.scenario->chunk_tokens;
   options.hand_off.window_chunks = world_.scenario->window_chunks;
   options.hand_off.quiesce_us = 10'000;

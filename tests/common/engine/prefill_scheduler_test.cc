@@ -1,4 +1,4 @@
-#include "prefill_worker/prefill_scheduler.h"
+#include "common/engine/prefill_scheduler.h"
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,6 @@
-// PrefillScheduler: which prompt computes its next chunk, and how large the chunk is. Pure: facts
-// in, plan out.
+// PrefillScheduler: which prompt computes its next chunk, and how large the chunk is. Prefill
+// workers have one for all they do, decode workers for the prompts that they compute themselves.
+// Pure: facts in, plan out.
 //
 // Least relative slack first: slack is the time a prompt could still wait and meet its deadline,
 // and relative to what the prompt takes by itself a short one runs out of it sooner. So a short
@@ -9,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <optional>
 
@@ -42,8 +44,10 @@ class PrefillScheduler {
   // Unknown ids are ignored.
   void Remove(SequenceId id) { jobs_.erase(id); }
 
-  // The chunk to run now. Does not change the scheduler.
-  std::optional<Chunk> Next(int64_t now_us) const;
+  // The chunk to run now: it takes the target, or `room_us` where that is less, but has at least a
+  // block. Does not change the scheduler.
+  std::optional<Chunk> Next(int64_t now_us,
+                            double room_us = std::numeric_limits<double>::infinity()) const;
   // The chunk was computed; a prompt at its end leaves the scheduler.
   void Advance(const Chunk& chunk);
 

@@ -1,4 +1,4 @@
-#include "prefill_worker/prefill_scheduler.h"
+#include "common/engine/prefill_scheduler.h"
 
 #include <algorithm>
 
@@ -15,7 +15,8 @@ double PrefillScheduler::RelativeSlack(const Job& job, int64_t now_us) const {
   return (job.due_us - static_cast<double>(now_us) - remaining_us) / job.alone_us;
 }
 
-std::optional<PrefillScheduler::Chunk> PrefillScheduler::Next(int64_t now_us) const {
+std::optional<PrefillScheduler::Chunk> PrefillScheduler::Next(int64_t now_us,
+                                                              double room_us) const {
   const auto tightest =
       std::min_element(jobs_.begin(), jobs_.end(), [&](const auto& a, const auto& b) {
         return RelativeSlack(a.second, now_us) < RelativeSlack(b.second, now_us);
@@ -26,7 +27,7 @@ std::optional<PrefillScheduler::Chunk> PrefillScheduler::Next(int64_t now_us) co
   const int64_t to_border =
       (options_.block_tokens - job.position % options_.block_tokens) % options_.block_tokens;
   const int64_t tokens =
-      to_border + cost_->ChunkTokens(job.position, options_.chunk_target_us,
+      to_border + cost_->ChunkTokens(job.position, std::min(options_.chunk_target_us, room_us),
                                      options_.chunk_tokens_max, options_.block_tokens);
   return Chunk{tightest->first, job.position, std::min(tokens, job.end - job.position)};
 }
