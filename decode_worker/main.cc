@@ -45,7 +45,7 @@ int64_t ChunkTokens(const ModelStack& stack) {
   return stack.host_visible() ? HandOffOptions().chunk_tokens : kDeviceChunkTokens;
 }
 
-constexpr double kDeviceStepTargetUs = 25'000;
+constexpr double kDeviceStepTargetUs = 20'000;
 
 double StepTargetUs(const ModelStack& stack) {
   const double flag = absl::GetFlag(FLAGS_step_target_ms);

@@ -21,7 +21,6 @@ Two processes share a GPU in time slices unless MPS runs; --mps starts it. Bars:
 import argparse
 import contextlib
 import json
-import math
 import os
 import random
 import statistics
@@ -29,6 +28,7 @@ import subprocess
 import sys
 import time
 
+from quantiles import share
 import stream_client
 import worker_processes
 
@@ -44,11 +44,6 @@ WORKER_FLAGS = {
     "cpu": {"all": ["--backend=cpu", "--block_tokens=64"], "prefill": ["--kv_bytes=400000000"], "decode": ["--kv_bytes=400000000"],
             "null": ["--kv_bytes=400000000"], "chunk_tokens": 512},
 }
-
-
-def share(values, part):
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, math.ceil(part * len(ordered)) - 1)]
 
 
 class Bench:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A Hugging Face folder with a model of random bf16 weights, for benchmarks of whole processes.
 
-    python3 tools/bench/random_model.py FOLDER [--shape llama-3-8b|tiny] [--seed N]
+    python3 tools/bench/random_model.py FOLDER [--shape llama-3-8b|tiny] [--context N] [--seed N]
 
 Weights are normal with a standard deviation of 0.02, drawn on the GPU where PyTorch has one (16 GB take some seconds) and by
 numpy elsewhere. The tokenizer is made up: token ids are all that a benchmark sends, and any text will do that comes back.
@@ -141,9 +141,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--shape", choices=SHAPES, default="llama-3-8b")
+    parser.add_argument("--context", type=int, help="tokens; empty: the shape's own")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    write_model(arguments.folder, SHAPES[arguments.shape], arguments.seed)
+    shape = SHAPES[arguments.shape]
+    write_model(arguments.folder, shape | {"context": arguments.context or shape["context"]}, arguments.seed)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ DONE = b"data: [DONE]"
 
 
 def request_bytes(host, prompt, output_tokens):
-    """A streamed completion of token ids, as it goes over the wire."""
-    body = json.dumps({"prompt": prompt, "max_tokens": output_tokens, "stream": True, "ignore_eos": True,
-                       "temperature": 0}).encode()
+    """A streamed completion of token ids (a list, or its JSON text), as it goes over the wire."""
+    options = json.dumps({"max_tokens": output_tokens, "stream": True, "ignore_eos": True, "temperature": 0})
+    ids = prompt if isinstance(prompt, str) else json.dumps(prompt)
+    body = f'{{"prompt": {ids}, {options[1:]}'.encode()
     head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
@@ -55,7 +56,7 @@ def _more(connection, answer):
     return piece
 
 
-def _watch(address, messages, stop, results):
+def _watch(address, messages, started, stop, results):
     selector = selectors.DefaultSelector()
     times = [[] for _ in messages]
     for i, message in enumerate(messages):
@@ -68,6 +69,8 @@ def _watch(address, messages, stop, results):
             if not piece:
                 selector.unregister(key.fileobj)
             times[key.data] += [time.monotonic()] * piece.count(EVENT)
+        if not started.is_set() and all(times):
+            started.set()
     results.put(times)
 
 
@@ -75,11 +78,18 @@ class StreamWatch:
     """Streams that run at the same time in a process of their own, and when each of their tokens came."""
 
     def __init__(self, address, prompts, output_tokens):
+        self._started = multiprocessing.Event()
         self._stop = multiprocessing.Event()
         self._results = multiprocessing.Queue()
         messages = [request_bytes(address, prompt, output_tokens) for prompt in prompts]
-        self._process = multiprocessing.Process(target=_watch, args=(address, messages, self._stop, self._results), daemon=True)
+        self._process = multiprocessing.Process(target=_watch,
+                                                args=(address, messages, self._started, self._stop, self._results), daemon=True)
         self._process.start()
+
+    def wait_started(self, seconds):
+        """Until all streams have a token."""
+        if not self._started.wait(seconds):
+            raise RuntimeError(f"not all streams began within {seconds:g} s")
 
     def finish(self):
         """[stream][token]: seconds of the monotonic clock. Ends the streams."""

@@ -1,0 +1,245 @@
+#!/usr/bin/env python3
+"""Goodput of layouts: the highest rate of requests at which 90% of them keep their service level, for each GPU.
+
+    python3 tools/bench/random_model.py /dev/shm/llama-8b --context 140000
+    python3 tools/bench/goodput.py --model /dev/shm/llama-8b --mix azure --duration 30 --seconds_max 500 [--json FILE]
+    python3 tools/bench/goodput.py --model /dev/shm/llama-8b --mix mooncake --trace conversation_trace.jsonl
+    python3 tools/bench/goodput.py --model TINY --backend cpu --cores 0,1 --mix mooncake --length_scale 0.03 --time_scale 3 \\
+        --duration 10 --rate 2                                                                     # does it work?
+
+Requests of a mix (mixes.py) come at random times, Poisson at the rate, whatever has become of the others (open loop). All rates and
+layouts see the same requests with the same gaps, scaled; no two steps share a prefix. A request keeps its service level when its
+first token comes within 0.5 s of when it was due (short prompts) or within 3 times what such a prompt takes alone (long ones,
+measured first, on the first layout, nothing cached), and its tokens after the first take 25 ms in the mean. Refused, failed and
+unfinished ones do not. The first --warmup seconds of a step are not counted.
+
+The layouts: "disaggregated", a prefill and a decode worker, and "two-colocated", two workers that both do both, behind the same
+router. Bar: the first has 1.3 times the goodput of the second.
+"""
+
+import argparse
+import collections
+import itertools
+import json
+import random
+import sys
+import time
+
+import layouts
+import mixes
+import open_loop
+from quantiles import share
+import service_level
+import stream_client
+
+BAR = 1.3
+IDEAL_TOKENS = (128, 1024, 4096, 16384, 49152, 122880)
+IDEAL_REPEATS = 2
+REST_SECONDS = 0.5
+
+
+class Load:
+    """The requests of a mix, as they go over the wire."""
+
+    def __init__(self, arguments):
+        config = layouts.config_of(arguments.model)
+        self._room = config["max_position_embeddings"] - 1
+        self._text = mixes.PromptText(config["vocab_size"], arguments.seed)
+        self._arguments = arguments
+        self._salts = itertools.count()
+
+    def _series(self):
+        """Endless, but for a trace."""
+        if not self._arguments.trace:
+            return mixes.MIXES[self._arguments.mix](self._arguments.seed)
+        with open(self._arguments.trace, encoding="utf-8") as file:
+            return iter(list(mixes.TRACES[self._arguments.mix](file)))
+
+    def tokens(self, request):
+        """Prompt and output."""
+        return (mixes.scaled(request.prompt_tokens, self._arguments.length_scale),
+                mixes.scaled(request.output_tokens, self._arguments.output_scale))
+
+    def arrivals(self, rate):
+        """[(seconds, request)] of one step; those longer than the model's context are left out."""
+        draw = random.Random(self._arguments.seed)
+        fitting = (request for request in self._series() if sum(self.tokens(request)) <= self._room)
+        due, found = 0.0, []
+        for request in fitting:
+            due += draw.expovariate(1.0) / rate
+            if due > self._arguments.duration:
+                return found
+            found.append((due, request))
+        return found
+
+    def messages(self, router, arrivals):
+        salt = next(self._salts)
+        return [(due, stream_client.request_bytes(router, self._text.prompt(request, salt, self._arguments.length_scale),
+                                                  self.tokens(request)[1])) for due, request in arrivals]
+
+    def ideal(self, router):
+        """[(tokens, seconds)] of prompts alone, the faster of each length's."""
+        lengths = sorted({min(mixes.scaled(tokens, self._arguments.length_scale), self._room - 1) for tokens in IDEAL_TOKENS})
+        lengths = lengths[:2] + [tokens for tokens in lengths[2:] if tokens <= self._arguments.ideal_tokens_max]
+        prompts = [(tokens, self._text.tokens((next(self._salts), tokens), tokens))
+                   for tokens in lengths for _ in range(IDEAL_REPEATS + (tokens == lengths[0]))]
+        best = {}
+        for tokens, prompt in prompts:
+            seconds = stream_client.FirstToken(router, f"[{prompt[:-1]}]").ms / 1e3
+            best[tokens] = min(seconds, best.get(tokens, seconds))
+        return sorted(best.items())
+
+
+def count(level, load, arrivals, answers, warmup):
+    """The figures of one step."""
+    verdicts = {"short": collections.Counter(), "long": collections.Counter()}
+    short_first, long_first, paces = [], [], []
+    for (due, request), answer in zip(arrivals, answers):
+        if due < warmup:
+            continue
+        prompt_tokens, output_tokens = load.tokens(request)
+        kind = "long" if level.is_long(prompt_tokens) else "short"
+        verdicts[kind][service_level.verdict(level, answer, prompt_tokens, output_tokens)] += 1
+        if not answer.first:
+            continue
+        first = service_level.time_to_first_token(answer)
+        if kind == "short":
+            short_first.append(first)
+        else:
+            long_first.append(first / level.ideal.seconds(prompt_tokens))
+        pace = service_level.time_per_token(answer, output_tokens)
+        if pace is not None:
+            paces.append(pace)
+    total = sum(verdicts.values(), collections.Counter())
+
+    def percentiles(values):
+        return [share(values, part) if values else None for part in (0.5, 0.9, 0.99)]
+
+    def attainment(counter):
+        return counter["met"] / counter.total() if counter.total() else None
+
+    late = [answer.late for answer in answers]
+    return {
+        "requests": total.total(), "attainment": attainment(total) or 0.0,
+        "short_attainment": attainment(verdicts["short"]), "long_attainment": attainment(verdicts["long"]),
+        "verdicts": {kind: dict(counter) for kind, counter in verdicts.items()},
+        "short_first_s": percentiles(short_first), "long_first_ideals": percentiles(long_first), "token_s": percentiles(paces),
+        "late_p99_s": share(late, 0.99), "late_max_s": max(late),
+        "errors": sorted({answer.error for answer in answers if answer.error})[:3],
+    }
+
+
+def words(value, form):
+    return "   -" if value is None else format(value, form)
+
+
+def show_step(rate, figures):
+    short, long_ones, pace = figures["short_first_s"], figures["long_first_ideals"], figures["token_s"]
+    verdicts = collections.Counter()
+    for counter in figures["verdicts"].values():
+        verdicts.update(counter)
+    kept = " ".join(words(figures[name], "4.0%") for name in ("attainment", "short_attainment", "long_attainment"))
+    print(f"{rate:>7.3f} {figures['requests']:>5} | {kept} | "
+          + " ".join(words(value and 1e3 * value, "6.0f") for value in short) + " | "
+          + " ".join(words(value, "5.2f") for value in long_ones) + " | "
+          + " ".join(words(value and 1e3 * value, "6.1f") for value in pace)
+          + f" | {verdicts['refused']:>3} {verdicts['failed']:>3} {verdicts['unfinished']:>3} | "
+          f"{1e3 * figures['late_p99_s']:.1f} {1e3 * figures['late_max_s']:.1f}", flush=True)
+    for error in figures["errors"]:
+        print(f"        {error}", flush=True)
+
+
+def step(cluster, load, level, rate, arguments):
+    arrivals = load.arrivals(rate)
+    if not [due for due, _ in arrivals if due >= arguments.warmup]:
+        raise RuntimeError(f"no request in a step of {arguments.duration:g} s at {rate:.3f} a second: raise --duration or --rate")
+    answers = open_loop.ask_all(cluster.router, load.messages(cluster.router, arrivals), arguments.drain)
+    time.sleep(REST_SECONDS)  # for the cut-off ones' memory
+    return count(level, load, arrivals, answers, arguments.warmup)
+
+
+def search(cluster, load, level, arguments, give_up):
+    """Steps of one layout until its goodput is found, or time is up."""
+    found = service_level.RateSearch(arguments.rate, resolution=arguments.resolution)
+    rates = iter(map(float, arguments.rates.split(","))) if arguments.rates else iter(lambda: found.rate, None)
+    steps = []
+    print(f"{cluster.layout}, {cluster.devices} device(s)\n   rate     n | kept: all short long | short TTFT p50 90 99 ms | "
+          "long, ideals   | per token p50 90 99 ms | refused failed unfinished | client late p99 max ms", flush=True)
+    for rate in rates:
+        if time.monotonic() + arguments.duration + arguments.drain > give_up:
+            print("time is up", flush=True)
+            break
+        figures = step(cluster, load, level, rate, arguments)
+        steps.append({"rate": rate, **figures})
+        show_step(rate, figures)
+        if not arguments.rates:
+            found.add(figures["attainment"])
+    if arguments.rates:
+        kept = [row["rate"] for row in steps if row["attainment"] >= service_level.ATTAINMENT]
+        best, missed = max(kept, default=0.0), None
+    else:
+        best, missed = found.best, found.least_missed
+    print(f"{cluster.layout}: goodput {best:.3f} requests/s, {best / cluster.devices:.3f} a device"
+          + ("" if missed is None else f" (missed at {missed:.3f})"), flush=True)
+    return {"layout": cluster.layout, "devices": cluster.devices, "goodput": best, "steps": steps}
+
+
+def run(arguments, environment):
+    began = time.monotonic()
+    load = Load(arguments)
+    names = arguments.layouts.split(",")
+    level, results = None, []
+    for i, layout in enumerate(names):
+        # Each layout has its share of the time left, its start included.
+        now = time.monotonic()
+        give_up = now + (began + arguments.seconds_max - now) / (len(names) - i)
+        with layouts.started(layout, arguments, environment) as cluster:
+            try:
+                ideal = load.ideal(cluster.router)
+                if level is None:
+                    level = service_level.ServiceLevel(
+                        service_level.Ideal(ideal), round(arguments.long_tokens * arguments.length_scale),
+                        service_level.ServiceLevel.short_seconds * arguments.time_scale,
+                        token_seconds=service_level.ServiceLevel.token_seconds * arguments.time_scale)
+                print(f"alone: {', '.join(f'{tokens} tokens {1e3 * seconds:.0f} ms' for tokens, seconds in ideal)}", flush=True)
+                results.append(search(cluster, load, level, arguments, give_up) | {"alone": ideal})
+            except Exception:
+                cluster.show_logs(sys.stderr)
+                raise
+    return results
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    layouts.add_arguments(parser)
+    parser.add_argument("--layouts", default="disaggregated,two-colocated", help=f"some of {', '.join(layouts.LAYOUTS)}")
+    parser.add_argument("--mix", choices=mixes.MIXES, default="mooncake")
+    parser.add_argument("--trace", help="the mix's trace itself, in its published format")
+    parser.add_argument("--rate", type=float, default=1.0, help="requests a second of the first step")
+    parser.add_argument("--rates", default="", help="the steps' rates; empty: a search")
+    parser.add_argument("--resolution", type=float, default=1.08, help="the search ends when kept and missed are so near")
+    parser.add_argument("--duration", type=float, default=30, help="seconds in which a step's requests come")
+    parser.add_argument("--warmup", type=float, default=5, help="seconds of a step that are not counted")
+    parser.add_argument("--drain", type=float, default=15, help="seconds until a step's last answers are cut off")
+    parser.add_argument("--seconds_max", type=float, default=540, help="of all; no step begins that would last longer")
+    parser.add_argument("--long_tokens", type=int, default=8192, help="a prompt with more is long")
+    parser.add_argument("--ideal_tokens_max", type=int, default=131072, help="longest prompt that is measured alone")
+    parser.add_argument("--length_scale", type=float, default=1, help="times the mix's prompts and --long_tokens")
+    parser.add_argument("--output_scale", type=float, default=1, help="times the mix's answers")
+    parser.add_argument("--time_scale", type=float, default=1, help="times the service level's times, on slow machines")
+    arguments = parser.parse_args()
+    with layouts.service(arguments) as environment:
+        results = run(arguments, environment)
+    if arguments.json:
+        with open(arguments.json, "w", encoding="utf-8") as file:
+            json.dump({"mix": arguments.mix, "results": results}, file)
+    goodput = {row["layout"]: row["goodput"] / row["devices"] for row in results}
+    if not all(goodput.get(name) for name in ("disaggregated", "two-colocated")):
+        return 0
+    ratio = goodput["disaggregated"] / goodput["two-colocated"]
+    print(f"disaggregated / two-colocated: {ratio:.2f}, bar {BAR}")
+    return 0 if ratio >= BAR else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
