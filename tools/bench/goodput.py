@@ -4,6 +4,7 @@
     python3 tools/bench/random_model.py /dev/shm/llama-8b --context 140000
     python3 tools/bench/goodput.py --model /dev/shm/llama-8b --mix azure --duration 30 --seconds_max 500 [--json FILE]
     python3 tools/bench/goodput.py --model /dev/shm/llama-8b --mix mooncake --trace conversation_trace.jsonl
+    python3 tools/bench/goodput.py --model - --simulate --mix mooncake --duration 300          # no device, its time by a cost model
     python3 tools/bench/goodput.py --model TINY --backend cpu --cores 0,1 --mix mooncake --length_scale 0.03 --time_scale 3 \\
         --duration 10 --rate 2                                                                     # does it work?
 
@@ -19,6 +20,7 @@ router. Bar: the first has 1.3 times the goodput of the second.
 
 import argparse
 import collections
+import contextlib
 import itertools
 import json
 import random
@@ -30,23 +32,22 @@ import mixes
 import open_loop
 from quantiles import share
 import service_level
+from simulated import SimulatedCluster
 import stream_client
 
 BAR = 1.3
 IDEAL_TOKENS = (128, 1024, 4096, 16384, 49152, 122880)
-IDEAL_REPEATS = 2
+IDEAL_REPEATS = 3
 REST_SECONDS = 0.5
+SIMULATED_CONFIG = {"max_position_embeddings": 140000}
 
 
 class Load:
-    """The requests of a mix, as they go over the wire."""
+    """The requests of a mix, in the model's context and the arguments' scale."""
 
     def __init__(self, arguments):
-        config = layouts.config_of(arguments.model)
-        self._room = config["max_position_embeddings"] - 1
-        self._text = mixes.PromptText(config["vocab_size"], arguments.seed)
         self._arguments = arguments
-        self._salts = itertools.count()
+        self.room = arguments.config["max_position_embeddings"] - 1
 
     def _series(self):
         """Endless, but for a trace."""
@@ -63,7 +64,7 @@ class Load:
     def arrivals(self, rate):
         """[(seconds, request)] of one step; those longer than the model's context are left out."""
         draw = random.Random(self._arguments.seed)
-        fitting = (request for request in self._series() if sum(self.tokens(request)) <= self._room)
+        fitting = (request for request in self._series() if sum(self.tokens(request)) <= self.room)
         due, found = 0.0, []
         for request in fitting:
             due += draw.expovariate(1.0) / rate
@@ -72,22 +73,35 @@ class Load:
             found.append((due, request))
         return found
 
-    def messages(self, router, arrivals):
-        salt = next(self._salts)
-        return [(due, stream_client.request_bytes(router, self._text.prompt(request, salt, self._arguments.length_scale),
-                                                  self.tokens(request)[1])) for due, request in arrivals]
+    def ideal_lengths(self):
+        """Prompts to be measured alone: two at least."""
+        lengths = sorted({min(mixes.scaled(tokens, self._arguments.length_scale), self.room - 1) for tokens in IDEAL_TOKENS})
+        return lengths[:2] + [tokens for tokens in lengths[2:] if tokens <= self._arguments.ideal_tokens_max]
 
-    def ideal(self, router):
-        """[(tokens, seconds)] of prompts alone, the faster of each length's."""
-        lengths = sorted({min(mixes.scaled(tokens, self._arguments.length_scale), self._room - 1) for tokens in IDEAL_TOKENS})
-        lengths = lengths[:2] + [tokens for tokens in lengths[2:] if tokens <= self._arguments.ideal_tokens_max]
-        prompts = [(tokens, self._text.tokens((next(self._salts), tokens), tokens))
-                   for tokens in lengths for _ in range(IDEAL_REPEATS + (tokens == lengths[0]))]
-        best = {}
-        for tokens, prompt in prompts:
-            seconds = stream_client.FirstToken(router, f"[{prompt[:-1]}]").ms / 1e3
-            best[tokens] = min(seconds, best.get(tokens, seconds))
-        return sorted(best.items())
+
+class RealCluster:
+    """Processes of this host, asked over HTTP."""
+
+    def __init__(self, cluster, load, arguments):
+        self.layout, self.devices = cluster.layout, cluster.devices
+        self._router, self._load, self._arguments = cluster.router, load, arguments
+        self._text = mixes.PromptText(arguments.config["vocab_size"], arguments.seed)
+        self._salts = itertools.count()
+
+    def answers(self, arrivals):
+        """Of [(seconds, MixRequest)], in order."""
+        salt = next(self._salts)
+        scale = self._arguments.length_scale
+        messages = [(due, stream_client.request_bytes(self._router, self._text.prompt(request, salt, scale),
+                                                      self._load.tokens(request)[1])) for due, request in arrivals]
+        answers = open_loop.ask_all(self._router, messages, self._arguments.drain)
+        time.sleep(REST_SECONDS)  # for the cut-off ones' memory
+        return answers
+
+    def alone(self, tokens):
+        """Seconds to the first token of a prompt alone, the fastest of some. The first of all have the workers' first steps."""
+        prompts = (self._text.tokens((next(self._salts), tokens), tokens) for _ in range(IDEAL_REPEATS))
+        return min(stream_client.FirstToken(self._router, f"[{prompt[:-1]}]").ms for prompt in prompts) / 1e3
 
 
 def count(level, load, arrivals, answers, warmup):
@@ -153,8 +167,7 @@ def step(cluster, load, level, rate, arguments):
     arrivals = load.arrivals(rate)
     if not [due for due, _ in arrivals if due >= arguments.warmup]:
         raise RuntimeError(f"no request in a step of {arguments.duration:g} s at {rate:.3f} a second: raise --duration or --rate")
-    answers = open_loop.ask_all(cluster.router, load.messages(cluster.router, arrivals), arguments.drain)
-    time.sleep(REST_SECONDS)  # for the cut-off ones' memory
+    answers = cluster.answers(arrivals)
     return count(level, load, arrivals, answers, arguments.warmup)
 
 
@@ -166,7 +179,7 @@ def search(cluster, load, level, arguments, give_up):
     print(f"{cluster.layout}, {cluster.devices} device(s)\n   rate     n | kept: all short long | short TTFT p50 90 99 ms | "
           "long, ideals   | per token p50 90 99 ms | refused failed unfinished | client late p99 max ms", flush=True)
     for rate in rates:
-        if time.monotonic() + arguments.duration + arguments.drain > give_up:
+        if not arguments.simulate and time.monotonic() + arguments.duration + arguments.drain > give_up:
             print("time is up", flush=True)
             break
         figures = step(cluster, load, level, rate, arguments)
@@ -184,6 +197,25 @@ def search(cluster, load, level, arguments, give_up):
     return {"layout": cluster.layout, "devices": cluster.devices, "goodput": best, "steps": steps}
 
 
+@contextlib.contextmanager
+def started(layout, load, arguments, environment):
+    if arguments.simulate:
+        yield SimulatedCluster(layout, arguments)
+        return
+    with layouts.started(layout, arguments, environment) as cluster:
+        try:
+            yield RealCluster(cluster, load, arguments)
+        except Exception:
+            cluster.show_logs(sys.stderr)
+            raise
+
+
+def service_level_of(ideal, arguments):
+    usual = service_level.ServiceLevel
+    return usual(service_level.Ideal(ideal), round(arguments.long_tokens * arguments.length_scale),
+                 usual.short_seconds * arguments.time_scale, token_seconds=usual.token_seconds * arguments.time_scale)
+
+
 def run(arguments, environment):
     began = time.monotonic()
     load = Load(arguments)
@@ -193,19 +225,11 @@ def run(arguments, environment):
         # Each layout has its share of the time left, its start included.
         now = time.monotonic()
         give_up = now + (began + arguments.seconds_max - now) / (len(names) - i)
-        with layouts.started(layout, arguments, environment) as cluster:
-            try:
-                ideal = load.ideal(cluster.router)
-                if level is None:
-                    level = service_level.ServiceLevel(
-                        service_level.Ideal(ideal), round(arguments.long_tokens * arguments.length_scale),
-                        service_level.ServiceLevel.short_seconds * arguments.time_scale,
-                        token_seconds=service_level.ServiceLevel.token_seconds * arguments.time_scale)
-                print(f"alone: {', '.join(f'{tokens} tokens {1e3 * seconds:.0f} ms' for tokens, seconds in ideal)}", flush=True)
-                results.append(search(cluster, load, level, arguments, give_up) | {"alone": ideal})
-            except Exception:
-                cluster.show_logs(sys.stderr)
-                raise
+        with started(layout, load, arguments, environment) as cluster:
+            ideal = [(tokens, cluster.alone(tokens)) for tokens in load.ideal_lengths()]
+            level = level or service_level_of(ideal, arguments)
+            print(f"alone: {', '.join(f'{tokens} tokens {1e3 * seconds:.0f} ms' for tokens, seconds in ideal)}", flush=True)
+            results.append(search(cluster, load, level, arguments, give_up) | {"alone": ideal})
     return results
 
 
@@ -227,7 +251,12 @@ def main():
     parser.add_argument("--length_scale", type=float, default=1, help="times the mix's prompts and --long_tokens")
     parser.add_argument("--output_scale", type=float, default=1, help="times the mix's answers")
     parser.add_argument("--time_scale", type=float, default=1, help="times the service level's times, on slow machines")
+    parser.add_argument("--simulate", action="store_true", help="in simulated time (longhaul_load_sim), without a device")
+    parser.add_argument("--simulate_flags", default="", help="more flags for longhaul_load_sim, as --cost")
     arguments = parser.parse_args()
+    if arguments.simulate and (arguments.length_scale, arguments.output_scale) != (1, 1):
+        parser.error("--simulate takes the mix as it is")
+    arguments.config = SIMULATED_CONFIG if arguments.simulate else layouts.config_of(arguments.model)
     with layouts.service(arguments) as environment:
         results = run(arguments, environment)
     if arguments.json:
