@@ -1,6 +1,7 @@
-// A model of Llama-3-8B's shape with random weights on a GPU, the way a worker runs it: through
-// ModelExecutor over the CUDA backend. Times to first token of single prompts, times per token over
-// contexts of random KV. Each figure stands beside its bar.
+// A model of Llama-3-8B's shape with random weights on a GPU, or cut into ranks on several, the way
+// a worker runs it: through ModelExecutor over the CUDA backend. Times to first token of single
+// prompts, times per token over contexts of random KV. Each figure stands beside one GPU's bar;
+// tools/bench/tensor_parallel.py sets widths side by side.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -14,23 +15,27 @@
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
+#include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "common/base/check.h"
 #include "common/base/status.h"
 #include "common/engine/model_executor.h"
 #include "common/model/half.h"
+#include "common/model/tensor_shard.h"
+#include "common/process/flags.h"
 #include "common/runtime/run_and_wait.h"
+#include "common/runtime/thread_pool.h"
 #include "kernels/cuda/cuda_backend.h"
 
-ABSL_FLAG(int, device, 0, "CUDA device");
+ABSL_FLAG(std::vector<std::string>, device, {"0"}, "CUDA's numbers of the GPUs: a rank on each");
 ABSL_FLAG(int, layers, 32, "layers of the model; less for a quick look");
 ABSL_FLAG(int64_t, chunk_tokens, 8192, "prompt tokens in a step");
 ABSL_FLAG(int64_t, kv_tokens, 270000, "tokens that the KV pool holds");
 ABSL_FLAG(std::vector<std::string>, prompts, {}, "lengths of prompts to run; empty: all");
 ABSL_FLAG(bool, tokens, true, "time decode steps");
 ABSL_FLAG(int, steps, 20, "decode steps timed for each context; the median is printed");
-ABSL_FLAG(bool, operations, true, "time each operation of a layer first");
+ABSL_FLAG(bool, operations, true, "one GPU: time each operation of a layer first");
 ABSL_FLAG(int, load_threads, 0, "threads that load the weights; 0: by the machine");
 
 namespace longhaul {
@@ -106,13 +111,12 @@ class RandomWeights {
 // Steps through the executor, one at a time.
 class Engine {
  public:
-  Engine(Backend& backend, Decoder& decoder, KvPool pool)
-      : owner_({.name = "owner", .spin_us = kDeviceLoopSpinUs}), pool_(pool) {
+  explicit Engine(std::vector<ModelRank> ranks)
+      : owner_({.name = "owner", .spin_us = kDeviceLoopSpinUs}), pool_(ranks[0].pool) {
     RunAndWait(owner_, [&] {
-      executor_ = std::make_unique<ModelExecutor>(
-          owner_, std::vector<ModelRank>{{&backend, &decoder, pool}}, kDeviceLoopSpinUs);
+      executor_ = std::make_unique<ModelExecutor>(owner_, std::move(ranks), kDeviceLoopSpinUs);
     });
-    blocks_.resize(pool.blocks);
+    blocks_.resize(pool_.blocks);
     std::iota(blocks_.begin(), blocks_.end(), 0);
     std::shuffle(blocks_.begin(), blocks_.end(), std::mt19937(3));
     auto greedy = std::make_shared<SamplingParams>();
@@ -185,7 +189,7 @@ class Engine {
   }
 
   ThreadLoop owner_;
-  const KvPool pool_;
+  const KvPool pool_;  // rank 0's: the blocks are the same on all
   std::unique_ptr<ModelExecutor> executor_;
   std::vector<BlockId> blocks_;
   std::shared_ptr<const SamplingParams> greedy_;
@@ -335,40 +339,98 @@ class Operations {
   uint64_t next_key_ = 1 << 20;
 };
 
+// Where one rank computes, and its share of the model and of the KV pool.
+struct Rank {
+  BackendRank device;
+  std::unique_ptr<Decoder> decoder;
+  std::unique_ptr<DeviceBuffer> pool_memory;
+  KvPool pool;
+};
+
+absl::StatusOr<std::vector<BackendRank>> OpenDevices() {
+  CudaBackendOptions options{.load_threads = absl::GetFlag(FLAGS_load_threads)};
+  LH_ASSIGN_OR_RETURN(const std::vector<int> devices,
+                      ParseNumbers("--device", absl::GetFlag(FLAGS_device)));
+  if (devices.size() > 1) return MakeCudaRanks(options, devices);
+  options.device = devices.at(0);
+  std::vector<BackendRank> one(1);
+  LH_ASSIGN_OR_RETURN(one[0].backend, MakeCudaBackend(options));
+  return one;
+}
+
+absl::Status Load(Rank& rank, TensorShard shard, const ModelConfig& whole,
+                  const RandomWeights& random) {
+  Backend& backend = *rank.device.backend;
+  LH_ASSIGN_OR_RETURN(const ModelConfig config, ShardConfig(whole, shard));
+  LH_ASSIGN_OR_RETURN(const ModelWeights weights, ShardWeights(whole, random.weights(), shard));
+  LH_ASSIGN_OR_RETURN(rank.decoder, Decoder::Create(backend, config, weights,
+                                                    {.collective = rank.device.collective.get()}));
+  rank.pool.layout = {config.layers, config.kv_heads, config.head_dim, backend.block_tokens()};
+  rank.pool.blocks = rank.pool.layout.BlocksFor(absl::GetFlag(FLAGS_kv_tokens));
+  backend.Wait(backend.Record());
+  return absl::OkStatus();
+}
+
+// Random bits again.
+absl::Status FillPool(Rank& rank, const RandomWeights& random) {
+  Backend& backend = *rank.device.backend;
+  const int64_t bytes = rank.pool.blocks * rank.pool.layout.block_bytes();
+  LH_ASSIGN_OR_RETURN(rank.pool_memory, backend.Allocate(bytes));
+  rank.pool.data = rank.pool_memory->data();
+  const auto run = static_cast<int64_t>(random.bits().size() * sizeof(uint16_t));
+  backend.Copy(rank.pool.data, random.bits().data(), std::min(run, bytes));
+  for (int64_t at = run; at < bytes; at += run) {
+    backend.Copy(rank.pool.data + at, rank.pool.data, std::min(run, bytes - at));
+  }
+  return absl::OkStatus();
+}
+
+// `load` of each rank, all at once.
+absl::Status OnAll(std::vector<Rank>& ranks, absl::FunctionRef<absl::Status(Rank&, int)> load) {
+  std::vector<absl::Status> statuses(ranks.size());
+  ThreadPool(static_cast<int>(ranks.size())).RunOnAll([&](int index) {
+    statuses[index] = load(ranks[index], index);
+  });
+  absl::Status first;
+  for (const absl::Status& status : statuses) first.Update(status);
+  return first;
+}
+
 absl::Status Main() {
   const ModelConfig config = Llama8B();
-  LH_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend,
-                      MakeCudaBackend({.device = absl::GetFlag(FLAGS_device),
-                                       .load_threads = absl::GetFlag(FLAGS_load_threads)}));
-  std::printf("%s\n", backend->name().c_str());
+  LH_ASSIGN_OR_RETURN(std::vector<BackendRank> devices, OpenDevices());
+  const int width = static_cast<int>(devices.size());
+  std::vector<Rank> ranks(width);
+  int64_t before_bytes = 0;
+  for (int index = 0; index < width; ++index) {
+    ranks[index].device = std::move(devices[index]);
+    const Backend& backend = *ranks[index].device.backend;
+    std::printf("%s\n", backend.name().c_str());
+    before_bytes += backend.capacity_bytes();
+  }
   const RandomWeights random(config);
-  const int64_t before_bytes = backend->capacity_bytes();
   const double start = Milliseconds();
-  LH_ASSIGN_OR_RETURN(const std::unique_ptr<Decoder> decoder,
-                      Decoder::Create(*backend, config, random.weights()));
-  backend->Wait(backend->Record());
+  LH_RETURN_IF_ERROR(OnAll(ranks, [&](Rank& rank, int index) {
+    return Load(rank, {index, width}, config, random);
+  }));
   const double load_ms = Milliseconds() - start;
-  const double gigabytes = static_cast<double>(before_bytes - backend->capacity_bytes()) / 1e9;
+  int64_t after_bytes = 0;
+  for (const Rank& rank : ranks) after_bytes += rank.device.backend->capacity_bytes();
+  const double gigabytes = static_cast<double>(before_bytes - after_bytes) / 1e9;
   std::printf("weights: %.1f GB in %.2f s, %.1f GB/s\n", gigabytes, load_ms / 1e3,
               gigabytes / load_ms * 1e3);
-  KvPool pool;
-  pool.layout = {config.layers, config.kv_heads, config.head_dim, backend->block_tokens()};
-  pool.blocks = pool.layout.BlocksFor(absl::GetFlag(FLAGS_kv_tokens));
-  const int64_t pool_bytes = pool.blocks * pool.layout.block_bytes();
-  LH_ASSIGN_OR_RETURN(const std::unique_ptr<DeviceBuffer> memory, backend->Allocate(pool_bytes));
-  pool.data = memory->data();
-  const auto run = static_cast<int64_t>(random.bits().size() * sizeof(uint16_t));
-  backend->Copy(pool.data, random.bits().data(), std::min(run, pool_bytes));
-  for (int64_t at = run; at < pool_bytes; at += run) {
-    backend->Copy(pool.data + at, pool.data, std::min(run, pool_bytes - at));
-  }
-  if (absl::GetFlag(FLAGS_operations)) {
-    Operations operations(*backend, config, random.weights(), pool);
+  LH_RETURN_IF_ERROR(OnAll(ranks, [&](Rank& rank, int) { return FillPool(rank, random); }));
+  if (absl::GetFlag(FLAGS_operations) && width == 1) {
+    Operations operations(*ranks[0].device.backend, config, random.weights(), ranks[0].pool);
     for (const int64_t rows : {512, 2048, 8192}) operations.Prefill(rows);
     operations.Decode(1, 1024);
     operations.Decode(64, 2048);
   }
-  Engine engine(*backend, *decoder, pool);
+  std::vector<ModelRank> model;
+  for (const Rank& rank : ranks) {
+    model.push_back({rank.device.backend.get(), rank.decoder.get(), rank.pool});
+  }
+  Engine engine(std::move(model));
 
   std::printf("\n%-28s %10s %10s %10s\n", "time per token, ms", "measured", "bar", "device");
   struct Decode {

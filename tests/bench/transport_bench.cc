@@ -1,8 +1,10 @@
-// How fast a UCX link carries KV between two processes of this host. Prints one JSON object.
-// tools/bench/transport.py runs it side by side with ucx_perftest.
+// How fast a link carries KV between two processes of this host. Prints one JSON object.
+// tools/bench/transport.py runs it side by side with ucx_perftest, tools/bench/between_gpus.py
+// between two GPUs.
 //
 //   transport_bench [--bytes=N] [--messages=N] [--window=N] [--pieces=N] [--buffers=N]
-//                   [--memory=host|cuda] [--segment_bytes=N] [--transports=LIST] [--network]
+//                   [--memory=host|cuda] [--device=N] [--sender_device=N] [--kv_transport=ucx|nccl]
+//                   [--segment_bytes=N] [--transports=LIST] [--network] [--nccl_blocks=N]
 //                   [--spin_us=N] [--ucx_log=LEVEL]
 // A message of `bytes` is cut into `pieces` that do not touch each other; `window` of them are
 // under way at a time, out of and into `buffers` different places (1, as ucx_perftest does, stays
@@ -24,6 +26,8 @@
 #include "absl/synchronization/notification.h"
 #include "common/base/check.h"
 #include "common/runtime/thread_loop.h"
+#include "kv_transfer/lane/lane_transport.h"
+#include "kv_transfer/nccl/nccl_lane.h"
 #include "kv_transfer/ucx/ucx_transport.h"
 #include "tests/contract/piece_memory.h"
 
@@ -33,7 +37,13 @@ ABSL_FLAG(int64_t, window, 8, "Messages under way at a time.");
 ABSL_FLAG(int64_t, pieces, 1, "Pieces of a message, on both sides.");
 ABSL_FLAG(int64_t, buffers, 1, "Different places that messages are taken from and put to.");
 ABSL_FLAG(std::string, memory, "host", "Where the messages lie on both sides: host or cuda.");
-ABSL_FLAG(int64_t, segment_bytes, 0, "The longest part that crosses at once; 0: the default.");
+ABSL_FLAG(int, device, 0, "CUDA's number of the receiver's GPU.");
+ABSL_FLAG(int, sender_device, 0, "CUDA's number of the sender's GPU.");
+ABSL_FLAG(std::string, kv_transport, "ucx",
+          "What carries the messages: ucx, or nccl between GPUs.");
+ABSL_FLAG(int, nccl_blocks, longhaul::NcclOptions().blocks_max,
+          "Blocks of a GPU that NCCL may take.");
+ABSL_FLAG(int64_t, segment_bytes, 0, "UCX: the longest part that crosses at once; 0: the default.");
 ABSL_FLAG(std::string, transports, "sysv,cma,self,tcp", "What UCX may use.");
 ABSL_FLAG(bool, network, false, "As if the two processes were on different hosts.");
 ABSL_FLAG(int64_t, spin_us, 50, "How long the transfer threads poll before they sleep.");
@@ -59,6 +69,32 @@ std::string ReadAll(int fd) {
   return bytes;
 }
 
+struct Wire {
+  std::unique_ptr<Transport> transport;
+  Poller* poller = nullptr;  // the transport itself
+};
+
+template <typename T>
+Wire Take(absl::StatusOr<std::unique_ptr<T>> transport) {
+  LH_CHECK(transport.ok(), transport.status().ToString());
+  Poller* const poller = transport->get();
+  return {*std::move(transport), poller};
+}
+
+Wire OpenWire(KvMemory& memory) {
+  if (absl::GetFlag(FLAGS_kv_transport) == "nccl") {
+    auto lanes = MakeNcclLanes({.memory = &memory, .blocks_max = absl::GetFlag(FLAGS_nccl_blocks)});
+    LH_CHECK(lanes.ok(), lanes.status().ToString());
+    return Take(LaneTransport::Make(*std::move(lanes), "127.0.0.1"));
+  }
+  LH_CHECK(absl::GetFlag(FLAGS_kv_transport) == "ucx", "--kv_transport is ucx or nccl");
+  return Take(UcxTransport::Make({.transports = absl::GetFlag(FLAGS_transports),
+                                  .network_only = absl::GetFlag(FLAGS_network),
+                                  .log_level = absl::GetFlag(FLAGS_ucx_log),
+                                  .memory = &memory,
+                                  .segment_bytes_max = absl::GetFlag(FLAGS_segment_bytes)}));
+}
+
 // One end: keeps a window of operations going until all messages have passed.
 class End {
  public:
@@ -66,9 +102,9 @@ class End {
       : sends_(sends),
         warm_up_(absl::GetFlag(FLAGS_messages) / 10 + 1),
         messages_(absl::GetFlag(FLAGS_messages) + warm_up_),
-        memory_(OpenMemory()),
-        transport_(MakeTransport(memory_->memory())),
-        loop_({.name = "transfer", .spin_us = absl::GetFlag(FLAGS_spin_us)}, transport_.get()) {
+        memory_(OpenMemory(absl::GetFlag(sends ? FLAGS_sender_device : FLAGS_device))),
+        wire_(OpenWire(memory_->memory())),
+        loop_({.name = "transfer", .spin_us = absl::GetFlag(FLAGS_spin_us)}, wire_.poller) {
     const int64_t bytes = place_bytes_ * absl::GetFlag(FLAGS_buffers);
     places_ = memory_->Filled(std::max(bytes, PieceMemory::kSlabBytes), std::byte{1});
   }
@@ -76,7 +112,7 @@ class End {
   std::string Accept() {
     std::string address;
     OnLoop([&] {
-      auto accepted = transport_->Accept();
+      auto accepted = wire_.transport->Accept();
       LH_CHECK(accepted.ok(), accepted.status().ToString());
       link_ = std::move(accepted->link);
       address = accepted->address;
@@ -84,7 +120,7 @@ class End {
     return address;
   }
   void Connect(const std::string& address) {
-    OnLoop([&] { link_ = *transport_->Connect(address); });
+    OnLoop([&] { link_ = *wire_.transport->Connect(address); });
   }
   void Run() {
     loop_.Post([this] {
@@ -106,20 +142,11 @@ class End {
   }
 
  private:
-  static std::unique_ptr<PieceMemory> OpenMemory() {
-    auto memory = PieceMemory::Open(absl::GetFlag(FLAGS_memory) == "cuda" ? MemoryKind::kCuda
-                                                                          : MemoryKind::kHost);
+  static std::unique_ptr<PieceMemory> OpenMemory(int device) {
+    const bool cuda = absl::GetFlag(FLAGS_memory) == "cuda";
+    auto memory = PieceMemory::Open(cuda ? MemoryKind::kCuda : MemoryKind::kHost, device);
     LH_CHECK(memory.ok(), memory.status().ToString());
     return *std::move(memory);
-  }
-  static std::unique_ptr<UcxTransport> MakeTransport(KvMemory& memory) {
-    auto transport = UcxTransport::Make({.transports = absl::GetFlag(FLAGS_transports),
-                                         .network_only = absl::GetFlag(FLAGS_network),
-                                         .log_level = absl::GetFlag(FLAGS_ucx_log),
-                                         .memory = &memory,
-                                         .segment_bytes_max = absl::GetFlag(FLAGS_segment_bytes)});
-    LH_CHECK(transport.ok(), transport.status().ToString());
-    return *std::move(transport);
   }
 
   void OnLoop(absl::FunctionRef<void()> body) {
@@ -171,7 +198,7 @@ class End {
   const int64_t place_bytes_ =
       absl::GetFlag(FLAGS_bytes) * (absl::GetFlag(FLAGS_pieces) > 1 ? 2 : 1);
   std::unique_ptr<DeviceBuffer> places_;  // one allocation, as a pool of KV is
-  const std::unique_ptr<UcxTransport> transport_;
+  const Wire wire_;
   ThreadLoop loop_;
   std::unique_ptr<Link> link_;
   absl::Notification finished_;
