@@ -9,77 +9,11 @@ import signal
 import pytest
 
 from disturbance import (
-    Request, generated_tokens, hung, kill, live_blocks, metric, of_role, queued, restart, running, wait_for,
-    wait_until_nothing_is_held, wait_until_ready,
+    Request, hung, kill, metric, of_role, queued, restart, running, wait_for, wait_until_nothing_is_held, wait_until_ready,
 )
+from phases import FINE, SHORT, Watch, ask, long_prompt, question_for, request_for
 
-LONG_LINES = 700
-STEP_TOKENS, CHUNK_TOKENS, WINDOW_CHUNKS, BLOCK_TOKENS = 32, 256, 2, 16
-# Steps and chunks that are small against the prompt, so that every phase lasts long enough to be seen, also where the
-# machine is fast: the metrics are taken five times a second.
-FINE = {
-    "prefill_flags": (f"--chunk_tokens_max={STEP_TOKENS}",),
-    "decode_flags": (f"--chunk_tokens={CHUNK_TOKENS}", f"--window_chunks={WINDOW_CHUNKS}"),
-}
 ONE_PROMPT = "--kv_bytes=75000000"  # memory for one long prompt: the next one waits for it
-SHORT = "Count: one, two, three,"
-
-
-def long_prompt(name):
-    """Some 2,800 tokens that no other test has in its cache."""
-    return f"A report by {name}. " + " ".join(f"line{i % 7} {i % 10}" for i in range(LONG_LINES)) + " The end is"
-
-
-def ask(instance, prompt, **options):
-    request = Request(instance, prompt, **options).end()
-    assert request.whole and request.error is None, vars(request)
-    return request
-
-
-class Watch:
-    """Waits for a phase of the one request that a cluster has under way; `prefill`, `decode`: who has it then."""
-
-    def __init__(self, instance):
-        self.instance = instance
-        self.said = {process.name: generated_tokens(process) for process in of_role(instance, "decode")}
-
-    def _busy(self, role):
-        return next((process for process in of_role(self.instance, role) if process.alive() and live_blocks(process)), None)
-
-    def computing(self):
-        """A prefill worker has the prompt, and none of its KV is whole on the decode worker."""
-        self.prefill = wait_for("a prefill worker holds the prompt", lambda: self._busy("prefill"))
-        self.decode = wait_for("a decode worker waits for it", lambda: self._busy("decode"))
-
-    def carrying(self):
-        """Some chunks have arrived: more was granted than the first window."""
-        self.computing()
-        window_blocks = WINDOW_CHUNKS * CHUNK_TOKENS // BLOCK_TOKENS
-        wait_for("chunks arrive", lambda: live_blocks(self.decode) > window_blocks)
-
-    def decoding(self):
-        """Tokens come."""
-        def speaker():
-            return next((process for process in of_role(self.instance, "decode")
-                         if generated_tokens(process) > self.said[process.name] and running(process)), None)
-
-        self.decode = wait_for("tokens come", speaker)
-
-    def until(self, phase):
-        getattr(self, phase)()
-
-
-def question_for(phase, name):
-    if phase == "decoding":
-        return {"prompt": SHORT, "max_tokens": 400, "ignore_eos": True}
-    return {"prompt": long_prompt(name)}
-
-
-def request_for(instance, phase, name, **options):
-    """A request that stays long in the phase."""
-    return Request(instance, **question_for(phase, name), **options)
-
-
 PHASES = ("computing", "carrying", "decoding")
 
 
