@@ -1,6 +1,7 @@
 #include "router/api/completion_request.h"
 
 #include <limits>
+#include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -8,6 +9,7 @@
 #include "router/api/chat_messages.h"
 #include "router/api/error.h"
 #include "router/api/json_reader.h"
+#include "router/api/json_with_ids.h"
 #include "router/api/unsupported_fields.h"
 
 namespace longhaul {
@@ -165,8 +167,13 @@ absl::Status CheckTogether(const CompletionRequest& request, absl::string_view o
   return absl::OkStatus();
 }
 
-absl::Status ReadPrompts(const JsonReader& in, const ApiLimits& limits,
+// `ids`: the prompt, where it was an array of plain token ids.
+absl::Status ReadPrompts(const JsonReader& in, const ApiLimits& limits, std::vector<int32_t> ids,
                          std::vector<Prompt>* prompts) {
+  if (!ids.empty()) {
+    prompts->push_back({.text = "", .tokens = std::move(ids), .is_tokens = true});
+    return absl::OkStatus();
+  }
   const json::value* value = in.Find("prompt");
   if (value == nullptr) return InvalidFieldError("prompt", "is required");
   auto add_text = [&](const json::string& text) {
@@ -216,13 +223,14 @@ absl::Status ReadPrompts(const JsonReader& in, const ApiLimits& limits,
 
 absl::StatusOr<CompletionRequest> ParseCompletionRequest(absl::string_view body,
                                                          const ApiLimits& limits) {
-  // A million token ids make a million small values: they all go with one buffer.
+  // Prompts of token ids in an array of arrays make many small values: they all go with one buffer.
   json::monotonic_resource memory;
-  LH_ASSIGN_OR_RETURN(json::value root, ParseJsonObject(body, limits.json_depth_max, &memory));
-  JsonReader in(root.get_object());
+  LH_ASSIGN_OR_RETURN(JsonWithIds root, ParseJsonWithIds(body, "prompt", limits.vocabulary_tokens,
+                                                         limits.json_depth_max, &memory));
+  JsonReader in(root.object.get_object());
   CompletionRequest request;
   request.kind = CompletionRequest::Kind::kText;
-  in.Fail(ReadPrompts(in, limits, &request.prompts));
+  in.Fail(ReadPrompts(in, limits, std::move(root.ids), &request.prompts));
   ReadCommon(in, limits, &request);
   in.Bool("echo", &request.echo);
   in.Bool("add_special_tokens", &request.add_special_tokens);
@@ -307,12 +315,16 @@ absl::StatusOr<TokenizeRequest> ParseTokenizeRequest(absl::string_view body,
 absl::StatusOr<DetokenizeRequest> ParseDetokenizeRequest(absl::string_view body,
                                                          const ApiLimits& limits) {
   json::monotonic_resource memory;
-  LH_ASSIGN_OR_RETURN(json::value root, ParseJsonObject(body, limits.json_depth_max, &memory));
-  JsonReader in(root.get_object());
+  LH_ASSIGN_OR_RETURN(JsonWithIds root, ParseJsonWithIds(body, "tokens", limits.vocabulary_tokens,
+                                                         limits.json_depth_max, &memory));
+  JsonReader in(root.object.get_object());
   DetokenizeRequest request;
   in.String("model", limits.name_bytes_max, &request.model);
   if (in.Find("tokens") == nullptr) in.Fail(InvalidFieldError("tokens", "is required"));
-  in.TokenIds("tokens", limits.vocabulary_tokens, &request.tokens);
+  request.tokens = std::move(root.ids);
+  if (request.tokens.empty()) {
+    in.TokenIds("tokens", limits.vocabulary_tokens, &request.tokens);
+  }
   LH_RETURN_IF_ERROR(in.status());
   return request;
 }
