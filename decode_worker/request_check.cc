@@ -1,5 +1,6 @@
 #include "decode_worker/request_check.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -15,6 +16,12 @@ absl::Status CheckToken(absl::string_view field, int64_t token, int64_t vocab) {
       absl::StrCat(field, " has token ", token, ", the vocabulary is [0, ", vocab, ")"));
 }
 
+absl::Status CheckTokens(absl::string_view field, absl::Span<const int32_t> tokens, int64_t vocab) {
+  const auto wrong = std::find_if(tokens.begin(), tokens.end(),
+                                  [&](int32_t token) { return token < 0 || token >= vocab; });
+  return wrong == tokens.end() ? absl::OkStatus() : CheckToken(field, *wrong, vocab);
+}
+
 absl::Status CheckRange(absl::string_view field, double value, double low, double high) {
   if (value >= low && value <= high) return absl::OkStatus();  // false for NaN
   return absl::InvalidArgumentError(
@@ -27,10 +34,8 @@ constexpr double kLogprobsMax = 1024;
 
 absl::StatusOr<DecodeRequest> CheckGenerateRequest(const GenerateRequest& message, int64_t vocab,
                                                    absl::Span<const int32_t> eos_tokens) {
-  for (const int32_t token : message.tokens())
-    LH_RETURN_IF_ERROR(CheckToken("tokens", token, vocab));
-  for (const int32_t token : message.stop_tokens())
-    LH_RETURN_IF_ERROR(CheckToken("stop_tokens", token, vocab));
+  LH_RETURN_IF_ERROR(CheckTokens("tokens", message.tokens(), vocab));
+  LH_RETURN_IF_ERROR(CheckTokens("stop_tokens", message.stop_tokens(), vocab));
   if (message.prefill_addresses_size() != message.prefill_names_size()) {
     return absl::InvalidArgumentError(absl::StrCat(message.prefill_addresses_size(),
                                                    " prefill addresses with ",

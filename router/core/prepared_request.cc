@@ -14,7 +14,8 @@ namespace {
 // Over all choices of one request: each holds a copy of its prompt here and on the wire.
 constexpr int64_t kPromptTokensTotalMax = 16 << 20;
 
-absl::StatusOr<std::vector<PreparedPrompt>> TokenisePrompts(const CompletionRequest& request,
+// Takes the prompts out of `request`.
+absl::StatusOr<std::vector<PreparedPrompt>> TokenisePrompts(CompletionRequest& request,
                                                             const ServedModel& model) {
   const Tokenizer& tokenizer = *model.tokenizer;
   std::vector<PreparedPrompt> prompts;
@@ -25,14 +26,14 @@ absl::StatusOr<std::vector<PreparedPrompt>> TokenisePrompts(const CompletionRequ
     prompts.push_back({tokenizer.Encode(text, request.add_special_tokens, true), ""});
     return prompts;
   }
-  for (const Prompt& prompt : request.prompts) {
+  for (Prompt& prompt : std::exchange(request.prompts, {})) {
     PreparedPrompt& prepared = prompts.emplace_back();
     if (prompt.is_tokens) {
-      prepared.tokens = prompt.tokens;
-      if (request.echo) prepared.echo = TextOf(tokenizer, prompt.tokens, false);
+      prepared.tokens = std::move(prompt.tokens);
+      if (request.echo) prepared.echo = TextOf(tokenizer, prepared.tokens, false);
     } else {
       prepared.tokens = tokenizer.Encode(prompt.text, request.add_special_tokens, true);
-      if (request.echo) prepared.echo = prompt.text;
+      if (request.echo) prepared.echo = std::move(prompt.text);
     }
   }
   return prompts;

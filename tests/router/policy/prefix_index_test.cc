@@ -44,6 +44,10 @@ TEST(PrefixIndex, ForgetsADeadIncarnationOnly) {
   EXPECT_EQ(index.Match(1, chain), 0);
   EXPECT_EQ(index.Match(2, chain), 4);
   EXPECT_EQ(index.entries(), 4);
+  index.Add(3, ChainOf(Tokens(1600), 16, 0));  // into the forgotten one's places and the rest
+  EXPECT_EQ(index.entries(), 100);
+  EXPECT_EQ(index.Match(3, ChainOf(Tokens(1600), 16, 0)), 100);
+  EXPECT_EQ(index.Match(2, chain), 0);
 }
 
 TEST(PrefixIndex, IsBoundedAndEvictsTailsOfTheLeastRecentlyUsed) {
