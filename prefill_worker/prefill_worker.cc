@@ -202,6 +202,7 @@ bool PrefillWorker::Admit(Session& session) {
   session.published = matched;
   counters_.tokens_cached += session.cached_tokens;
 
+  SayStarted(session);  // before the first chunk can be
   MakeSender(session);
   session.sender->Grant(session.chunks_granted);
   for (int layer = 0; layer < pool_.layout.layers; ++layer) {
@@ -212,13 +213,21 @@ bool PrefillWorker::Admit(Session& session) {
   } else {
     session.computed_at_us = loop_->NowUs();
   }
+  return true;
+}
+
+// From a task of its own: the message takes as long to write as a short chunk to launch.
+void PrefillWorker::SayStarted(const Session& session) {
   PrefillEvent event;
   event.set_transfer_id(session.transfer_id);
   event.mutable_started()->set_prefill_incarnation(options_.incarnation);
   event.mutable_started()->set_cached_tokens(static_cast<int32_t>(session.cached_tokens));
   event.mutable_started()->set_queue_us(loop_->NowUs() - session.received_us);
-  session.on_event(std::move(event));
-  return true;
+  loop_->Post([guard = guard_, id = session.id, event = std::move(event)]() mutable {
+    if (guard->worker == nullptr) return;
+    Session* started = guard->worker->Find(id);
+    if (started != nullptr && !started->cancelled) started->on_event(std::move(event));
+  });
 }
 
 LinkId PrefillWorker::LinkTo(const Session& session) {

@@ -143,6 +143,7 @@ class PrefillWorker final : public PrefillEndpoint {
   bool StepHangs() const;
   void AdmitWaiting();
   bool Admit(Session& session);
+  void SayStarted(const Session& session);
   LinkId LinkTo(const Session& session);
   void CloseIdleLinks();
   void MakeSender(Session& session);

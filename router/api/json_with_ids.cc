@@ -1,6 +1,5 @@
 #include "router/api/json_with_ids.h"
 
-#include <algorithm>
 #include <bit>
 #include <cstring>
 #include <optional>
@@ -29,7 +28,11 @@ Digits ReadDigits(absl::string_view text) {
   static_assert(std::endian::native == std::endian::little);
   constexpr uint64_t kHighNibbles = 0xF0F0F0F0F0F0F0F0, kZeros = 0x3030303030303030;
   uint64_t word = 0;
-  std::memcpy(&word, text.data(), std::min<size_t>(text.size(), sizeof(word)));
+  if (text.size() >= sizeof(word)) {  // a copy of known length is one instruction
+    std::memcpy(&word, text.data(), sizeof(word));
+  } else {
+    std::memcpy(&word, text.data(), text.size());
+  }
   const uint64_t no_digit =
       ((word & kHighNibbles) ^ kZeros) | (((word + 0x0606060606060606) & kHighNibbles) ^ kZeros);
   const int count = std::countr_zero(no_digit) / 8;
