@@ -69,6 +69,7 @@ UCX_PERFTEST = "../bin/ucx_perftest"
 # One round of PyTorch's attention in turns with ours is the last figure, where PyTorch is.
 BENCHMARKS = (
     "prefill_attention_bench", "decode_attention_bench", "decode_matmul_bench", "gated_matmul_bench", "kv_memory_bench", "cuda_model_bench",
+    "prompt_path_bench",
 )
 BESIDE_TORCH = "tests/bench/torch_attention.py"
 SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
