@@ -31,7 +31,7 @@ struct ModelConfig {
   int kv_heads = 0;    // key/value heads; divides heads
   int head_dim = 0;    // not always hidden / heads
   int ffn_hidden = 0;  // width of the gated feed-forward layer
-  int64_t vocab = 0;   // rows of the embedding
+  int64_t vocab = 0;   // rows of the embedding; as served, the tokenizer's ids
   int64_t context_tokens_max = 0;
 
   float rms_epsilon = 1e-5f;

@@ -1,9 +1,11 @@
 #include "common/model/model_file.h"
 
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "common/base/mapped_file.h"
 #include "common/base/status.h"
@@ -32,6 +34,15 @@ absl::StatusOr<ModelFile> ModelFromGgufFile(const std::string& path) {
   return ModelFromGguf(bytes, std::move(file), path);
 }
 
+// Training pads embedding and head to a round number of rows. Those that no token names are left
+// out: nobody can read such an id, so none may be sampled or accepted, and what is not computed has
+// no probability either.
+void LeaveOutPadding(ModelFile& model) {
+  const auto tokens = static_cast<int64_t>(model.tokenizer.tokens.size());
+  model.config.vocab = model.weights.embedding.rows = model.weights.head.rows = tokens;
+  std::erase_if(model.config.eos_tokens, [&](int32_t id) { return id >= tokens; });
+}
+
 }  // namespace
 
 absl::StatusOr<ModelFile> LoadModelFile(const std::string& path) {
@@ -43,6 +54,7 @@ absl::StatusOr<ModelFile> LoadModelFile(const std::string& path) {
   LH_ASSIGN_OR_RETURN(ModelFile model, std::filesystem::is_directory(path, ignored)
                                            ? ModelFromHuggingFace(path)
                                            : ModelFromGgufFile(path));
+  LeaveOutPadding(model);
   model.config.name = NameOf(path);
   model.digest = DigestOf(model);
   return model;

@@ -22,7 +22,8 @@ struct ModelFile {
 };
 
 // Reads a GGUF v3 file or a Hugging Face folder (config.json, *.safetensors, tokenizer.json). The
-// weights stay mapped. Errors name the file, the field, the numbers and what would be valid;
+// weights stay mapped. The vocabulary is the tokenizer's: rows of embedding and head beyond it are
+// padding, and left out. Errors name the file, the field, the numbers and what would be valid;
 // hostile bytes give an error, never a crash.
 absl::StatusOr<ModelFile> LoadModelFile(const std::string& path);
 

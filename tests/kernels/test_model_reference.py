@@ -75,3 +75,15 @@ def test_chunks_change_no_token(tmp_path):
     prompts = [[rng.randrange(384) for _ in range(150)]]
     whole = generate(tmp_path / "m.gguf", prompts, "avx2", max_tokens=40)
     assert whole == generate(tmp_path / "m.gguf", prompts, "avx2", chunk=37, max_tokens=40)
+
+
+@pytest.mark.parametrize("tied", (True, False))
+def test_what_no_token_names_is_never_sampled(tmp_path, tied):
+    for name, padding in (("plain", 0), ("padded", 37)):
+        tiny_model.write_hugging_face(tmp_path / name, tiny_model.Spec(tied=tied, padding=padding))
+    rng = random.Random(6)
+    prompts = [[rng.randrange(384) for _ in range(n)] for n in (3, 60)]
+    all_rows = numpy_reference.NumpyModel(tmp_path / "padded", kv_bf16=True)
+    assert any(id >= 384 for prompt in prompts for id in all_rows.generate(prompt, 12, ignore_eos=True)["tokens"])
+    plain = generate(tmp_path / "plain", prompts, "avx2")
+    assert generate(tmp_path / "padded", prompts, "avx2") == plain

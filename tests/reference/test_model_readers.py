@@ -107,6 +107,18 @@ def test_hugging_face_folders(architecture, dtype, shards, pad, tmp_path):
     assert dumped["config"]["qk_norm"] == (architecture == "qwen3")
 
 
+@pytest.mark.parametrize("tied", (True, False))
+def test_rows_that_no_token_names_are_left_out(tied, tmp_path):
+    for name, padding in (("plain", 0), ("padded", 37)):
+        tiny_model.write_hugging_face(tmp_path / name, tiny_model.Spec(tied=tied, padding=padding))
+    edit_json(tmp_path / "padded" / "config.json", eos_token_id=[2, 390])
+    plain, padded = dump(tmp_path / "plain", tmp_path), dump(tmp_path / "padded", tmp_path)
+    assert padded["config"] == {**plain["config"], "name": "padded"}
+    assert padded["weights"] == plain["weights"]
+    for name, array in plain["arrays"].items():
+        np.testing.assert_array_equal(padded["arrays"][name], array, err_msg=name)
+
+
 def test_rope_scaling(tmp_path):
     spec = tiny_model.Spec(rope_scaling=LLAMA3, rope_theta=500000.0)
     tiny_model.write_hugging_face(tmp_path / "hf", spec)

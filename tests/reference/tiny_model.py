@@ -34,6 +34,7 @@ class Spec:
     head_dim: int = 16
     ffn_hidden: int = 96
     vocab: int = 384
+    padding: int = 0  # rows of embedding and head that no token names, loud enough to win wherever they may
     context: int = 512
     rope_theta: float = 10000.0
     rope_scaling: dict | None = None  # as in config.json: linear or llama3
@@ -57,7 +58,12 @@ def make_weights(spec):
         return (center + spread * rng.uniform(-1, 1, cols)).astype(np.float32)
 
     q_rows, kv_rows = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
-    weights = {"model.embed_tokens.weight": matrix(spec.vocab, spec.hidden, 0.35 * math.sqrt(spec.hidden))}
+    def table():
+        rows = matrix(spec.vocab, spec.hidden, 0.35 * math.sqrt(spec.hidden))
+        loud = 9 * np.random.default_rng(spec.seed).uniform(-1, 1, (spec.padding, spec.hidden)).astype(np.float32)
+        return np.concatenate([rows, loud])
+
+    weights = {"model.embed_tokens.weight": table()}
     for i in range(spec.layers):
         p = f"model.layers.{i}."
         weights[p + "input_layernorm.weight"] = vector(spec.hidden, 1.0, 0.2)
@@ -78,7 +84,7 @@ def make_weights(spec):
         weights[p + "mlp.down_proj.weight"] = matrix(spec.hidden, spec.ffn_hidden)
     weights["model.norm.weight"] = vector(spec.hidden, 1.0, 0.2)
     if not spec.tied:
-        weights["lm_head.weight"] = matrix(spec.vocab, spec.hidden, 0.35 * math.sqrt(spec.hidden))
+        weights["lm_head.weight"] = table()
     return weights
 
 
@@ -118,7 +124,7 @@ def config_json(spec):
         "rope_theta": spec.rope_theta,
         "rope_scaling": spec.rope_scaling,
         "tie_word_embeddings": spec.tied,
-        "vocab_size": spec.vocab,
+        "vocab_size": spec.vocab + spec.padding,
         "bos_token_id": 1,
         "eos_token_id": 2,
     }
@@ -144,7 +150,7 @@ def write_hugging_face(folder, spec, dtype="F32", shards=1, pad=True):
     (folder / "config.json").write_text(json.dumps(config_json(spec), indent=1))
     eos = 2 if spec.tokenizer == "sentencepiece" else [2, 0]
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": eos}))
-    tokenizer = tiny_tokenizer.make(spec.tokenizer, spec.architecture)
+    tokenizer = tiny_tokenizer.make(spec.tokenizer, spec.architecture, spec.vocab)
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer.tokenizer_json(), indent=1))
     (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer.tokenizer_config(), indent=1))
 
@@ -236,7 +242,7 @@ def write_gguf(path, spec, dtype="F32"):
         writer.add_rope_scaling_factor(spec.rope_scaling["factor"])
     elif kind == "llama3":
         writer.add_tensor("rope_freqs.weight", llama3_divisors(spec))
-    tiny_tokenizer.make(spec.tokenizer, spec.architecture).add_to_gguf(writer)
+    tiny_tokenizer.make(spec.tokenizer, spec.architecture, spec.vocab).add_to_gguf(writer)
     for index, (name, array) in enumerate(make_weights(spec).items()):
         if spec.architecture == "llama" and (".q_proj" in name or ".k_proj" in name):
             array = interleave_rows(array, spec.heads if ".q_proj" in name else spec.kv_heads)

@@ -1,5 +1,6 @@
 """The tokenizers of the tiny models: a byte-level BPE and a SentencePiece-style BPE, both with special
-tokens, all 256 bytes, a few merges and a ChatML template, in Hugging Face's and in GGUF's form."""
+tokens, all 256 bytes, a few merges and a ChatML template, in Hugging Face's and in GGUF's form. Tokens that no text makes
+fill up a vocabulary of any size."""
 
 TEMPLATE = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + "
@@ -32,13 +33,18 @@ def added_token(index, text):
     return {"id": index, "content": text, **flags}
 
 
+def fillers(first, vocab):
+    return [f"filler{i}" for i in range(first, vocab)]
+
+
 class ByteLevel:
     MERGES = [("t", "h"), ("th", "e"), ("\u0120", "the"), ("\u0120", "a"), ("i", "n"), ("e", "r"), ("in", "g")]
 
-    def __init__(self, qwen):
+    def __init__(self, qwen, vocab):
         self.qwen = qwen
         self.special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
         self.tokens = self.special + byte_alphabet() + [a + b for a, b in self.MERGES]
+        self.tokens += fillers(len(self.tokens), vocab)
         self.types = [CONTROL] * 3 + [NORMAL] * (len(self.tokens) - 3)
 
     def tokenizer_json(self):
@@ -95,13 +101,14 @@ class SentencePiece:
     MERGES = [(SPACE, "t"), ("h", "e"), (SPACE + "t", "he"), (SPACE, "a"), ("i", "n"), ("e", "r"), ("in", "g")]
     LETTERS = [SPACE, *"etaoinshrdlucmfwypvbgkjqxz"]
 
-    def __init__(self):
+    def __init__(self, vocab):
         self.special = ["<unk>", "<s>", "</s>"]
         byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
-        pieces = [a + b for a, b in self.MERGES]
-        self.tokens = self.special + byte_tokens + pieces + self.LETTERS
-        self.types = [UNKNOWN, CONTROL, CONTROL] + [BYTE] * 256 + [NORMAL] * (len(pieces) + len(self.LETTERS))
-        self.scores = [0.0] * 259 + [-float(i) for i in range(len(pieces) + len(self.LETTERS))]
+        pieces = [a + b for a, b in self.MERGES] + self.LETTERS
+        pieces += fillers(259 + len(pieces), vocab)
+        self.tokens = self.special + byte_tokens + pieces
+        self.types = [UNKNOWN, CONTROL, CONTROL] + [BYTE] * 256 + [NORMAL] * len(pieces)
+        self.scores = [0.0] * 259 + [-float(i) for i in range(len(pieces))]
 
     def tokenizer_json(self):
         mark = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
@@ -158,7 +165,7 @@ class SentencePiece:
         writer.add_chat_template(TEMPLATE)
 
 
-def make(kind, architecture):
+def make(kind, architecture, vocab):
     if kind == "sentencepiece":
-        return SentencePiece()
-    return ByteLevel(qwen=architecture.startswith("qwen"))
+        return SentencePiece(vocab)
+    return ByteLevel(architecture.startswith("qwen"), vocab)
