@@ -1,5 +1,6 @@
 """A cluster on one host: prefill and decode workers, and the router in front of them; or all of it in one process."""
 
+import dataclasses
 import http.client
 import json
 import os
@@ -42,10 +43,6 @@ class Shape:
     prefill_flags: tuple = ()
     decode_flags: tuple = ()
 
-    @property
-    def kind(self):
-        return "standalone" if self.standalone else "cluster"
-
     def threads_each(self):
         workers = 1 if self.standalone else self.prefill + self.decode
         return self.threads or max(1, len(os.sched_getaffinity(0)) // workers)
@@ -57,8 +54,25 @@ class Shape:
         together = -(-(self.prefill + self.decode) // self.gpus)
         return f"--device={worker % self.gpus}", f"--gpu_memory_share={GPU_MEMORY_SHARE / together:.3f}"
 
+    def options(self):
+        """What tells two instances behind one port apart, as JSON holds it."""
+        facts = {**dataclasses.asdict(self), "threads": self.threads_each()}
+        del facts["port"], facts["detached"]
+        return json.loads(json.dumps(facts))
+
     def roles(self):
         return ("standalone",) if self.standalone else ("prefill", "decode", "router")
+
+
+def differences(running, asked):
+    """What two instances' options differ in, in words."""
+
+    def shown(options, name):
+        value = options.get(name, "unknown")
+        return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+    return [f"{name} {shown(running, name) or 'none'} instead of {shown(asked, name) or 'none'}"
+            for name in asked if running.get(name) != asked[name]]
 
 
 _started = 0
@@ -112,7 +126,7 @@ def start(shape, report=lambda text: None):
     digest = binaries_digest(shape.roles())
     launcher = 0 if shape.detached else os.getpid()
     instance = processes.Instance(
-        name, shape.kind, shape.model, digest, launcher, processes.start_ticks(launcher) or 0 if launcher else 0, []
+        name, shape.options(), digest, launcher, processes.start_ticks(launcher) or 0 if launcher else 0, []
     )
     if shape.port:
         ports.require_free(shape.port)

@@ -116,23 +116,32 @@ def _running_on(port):
     return found
 
 
+def _why_not(found, shape):
+    """Why a running instance is not what `shape` asks for; empty when it is."""
+    other = cluster.differences(found.options, shape.options())
+    if other:
+        return f"it has {', '.join(other)}"
+    if found.binaries != cluster.binaries_digest(shape.roles()):
+        return "it runs other binaries"
+    if found.dead():
+        return f"{found.dead()[0].name} is dead"
+    return "" if cluster.get(found.http, "/readyz")[0] == 200 else "it is not ready"
+
+
 def _start_or_reuse(progress, shape):
     """(instance, True when this command started it)."""
     with progress.step("cluster" if not shape.standalone else "serve") as step:
         found = _running_on(shape.port)
         if found:
-            same = (found.kind, found.model) == (shape.kind, shape.model)
-            fresh = same and found.binaries == cluster.binaries_digest(shape.roles())
-            if fresh and not found.dead() and cluster.get(found.http, "/readyz")[0] == 200:
-                step.skip(f"it already runs on port {found.port}, with the same binaries and model")
+            why = _why_not(found, shape)
+            if not why:
+                step.skip(f"it already runs on port {found.port}, with the same binaries and options")
                 return found, False
             if found.attended():
                 raise Failure(
-                    f"port {shape.port} is held by another ./longhaul (pid {found.launcher_pid})",
-                    f"it serves {found.model}" if not same else "it runs other binaries, or is not ready",
+                    f"port {shape.port} is held by another ./longhaul (pid {found.launcher_pid})", why,
                     "stop that one (Ctrl-C, or ./longhaul down), or use another --port",
                 )
-            why = f"{found.dead()[0].name} is dead" if found.dead() else "the binaries or the model changed"
             step.note(f"stopping what ran on port {shape.port}: {why}")
             _stop(found)
         instance = cluster.start(shape, step.update)
@@ -245,7 +254,7 @@ def status(progress, options):
             rows.append({
                 "role": process.role, "name": process.name, "pid": process.pid, "address": process.address,
                 "http": process.http, "state": "running" if process.alive() else "dead", "port": instance.port,
-                "model": instance.model, "log": process.log,
+                "model": instance.options["model"], "log": process.log,
             })
     if options.json:
         progress.line(json.dumps(rows, indent=1))

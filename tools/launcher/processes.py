@@ -160,8 +160,7 @@ class Instance:
     """What runs behind one HTTP port, as .longhaul/run/<name>.json remembers it."""
 
     name: str
-    kind: str  # "cluster" or "standalone"
-    model: str
+    options: dict  # Shape.options of what was asked for
     binaries: str  # digest of what was started
     launcher_pid: int  # 0 when detached
     launcher_ticks: int
