@@ -1,31 +1,21 @@
 """What the tests against a GPU share. Without one they skip themselves; so do those that need torch where it is not."""
 
-import ctypes
-
 import pytest
 
 import served_answers
+from tools.gpu import machine
 from tools.launcher import model
-
-
-def _gpus():
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int()
-    return count.value if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 else 0
 
 
 @pytest.fixture(scope="session")
 def gpu():
-    if _gpus() == 0:
+    if machine.gpu_count() == 0:
         pytest.skip("no GPU answers")
 
 
 @pytest.fixture(scope="session")
 def two_gpus():
-    if (count := _gpus()) < 2:
+    if (count := machine.gpu_count()) < 2:
         pytest.skip(f"takes two GPUs, {count or 'none'} here")
 
 
