@@ -60,7 +60,7 @@ DecodeWorkerOptions Options(WorkerProcess& process) {
   options.model = model.file().config.name;
   options.transport = process.transport().name();
   options.incarnation = RandomId();
-  options.fingerprint = model.fingerprint();
+  options.fingerprint = process.fingerprint();
   options.vocab = model.file().config.vocab;
   options.eos_tokens = model.file().config.eos_tokens;
   options.local_prefill_tokens_max = absl::GetFlag(FLAGS_local_prefill_tokens_max);

@@ -100,15 +100,6 @@ class SelfTest final : public std::enable_shared_from_this<SelfTest> {
   bool ended_ = false;
 };
 
-constexpr char kHostAdvice[] =
-    "on one host check that shared memory and ptrace (cross-memory attach) are allowed; KV "
-    "transfers will limit the time to the first token";
-constexpr char kDeviceAdvice[] =
-    "the GPU's memory is taken through the host instead of by cuda_ipc: give the workers of one "
-    "host "
-    "the same pid and ipc namespaces and the same GPUs, and use the UCX of PyPI's libucx-cu13; KV "
-    "transfers will limit the time to the first token";
-
 }  // namespace
 
 void ReportLinkSpeed(const std::string& transport, const SelfTestOptions& options, MemoryKind kind,
@@ -122,13 +113,12 @@ void ReportLinkSpeed(const std::string& transport, const SelfTestOptions& option
   }
   const double gb_per_s = outcome->bytes_per_s / 1e9;
   if (outcome->bytes_per_s < options.floor_bytes_per_s) {
-    LogWarning("transport_slow",
-               {{"transport", transport},
-                {"memory", memory},
-                {"path", outcome->path},
-                {"gb_per_s", gb_per_s},
-                {"floor_gb_per_s", options.floor_bytes_per_s / 1e9},
-                {"advice", kind == MemoryKind::kCuda ? kDeviceAdvice : kHostAdvice}});
+    LogWarning("transport_slow", {{"transport", transport},
+                                  {"memory", memory},
+                                  {"path", outcome->path},
+                                  {"gb_per_s", gb_per_s},
+                                  {"floor_gb_per_s", options.floor_bytes_per_s / 1e9},
+                                  {"advice", options.advice}});
   } else {
     LogInfo("transport_self_test", {{"transport", transport},
                                     {"memory", memory},

@@ -18,8 +18,12 @@ struct SelfTestOptions {
   int64_t message_bytes = 4 << 20;
   int messages = 64;
   int64_t timeout_us = 10'000'000;
-  // Below this a warning is logged: decode would wait for the wire rather than for prefill.
+  // Below this a warning is logged: decode would wait for the wire rather than for prefill. It says
+  // what to look at.
   double floor_bytes_per_s = 1e9;
+  const char* advice =
+      "on one host check that shared memory and ptrace (cross-memory attach) are allowed; KV "
+      "transfers will limit the time to the first token";
 };
 
 struct LinkSpeed {
@@ -27,7 +31,8 @@ struct LinkSpeed {
   double bytes_per_s = 0;
 };
 
-// Logs what a test of a transport whose pieces lie in `kind` came to.
+// Logs what a test of a transport whose pieces lie in `kind` came to: path and speed, and loudly
+// what is wrong.
 void ReportLinkSpeed(const std::string& transport, const SelfTestOptions& options, MemoryKind kind,
                      const absl::StatusOr<LinkSpeed>& outcome);
 

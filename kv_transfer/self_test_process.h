@@ -21,6 +21,10 @@ inline constexpr SelfTestOptions kDeviceSelfTest = {
     .messages = 64,
     .timeout_us = 20'000'000,
     .floor_bytes_per_s = 100e9,
+    .advice =
+        "the GPU's memory is taken through the host instead of by cuda_ipc: give the workers "
+        "of one host the same pid and ipc namespaces and the same GPUs, and use the UCX of "
+        "PyPI's libucx-cu13; KV transfers will limit the time to the first token",
 };
 
 // Starts this program again with `arguments` and "--self_test_fd=N", and takes what it sends into

@@ -22,12 +22,13 @@ ABSL_FLAG(int64_t, chunk_tokens_max, 1024, "most tokens in a prefill chunk");
 namespace longhaul {
 namespace {
 
-PrefillWorkerOptions Options(const std::string& name, const WorkerModel& model) {
+PrefillWorkerOptions Options(WorkerProcess& process) {
+  const WorkerModel& model = process.model();
   PrefillWorkerOptions options;
-  options.name = name;
+  options.name = process.name();
   options.model = model.file().config.name;
   options.incarnation = RandomId();
-  options.fingerprint = model.fingerprint();
+  options.fingerprint = process.fingerprint();
   options.context_tokens_max = model.file().config.context_tokens_max;
   options.scheduler.chunk_target_us = absl::GetFlag(FLAGS_chunk_target_ms) * 1000;
   options.scheduler.chunk_tokens_max = absl::GetFlag(FLAGS_chunk_tokens_max);
@@ -41,9 +42,8 @@ absl::Status Work(WorkerProcess& process) {
   std::unique_ptr<PrefillWorker> worker;
   std::unique_ptr<PrefillMetricsFeed> feed;
   RunAndWait(loop, [&] {
-    worker =
-        std::make_unique<PrefillWorker>(Options(process.name(), process.model()), &loop,
-                                        stack.executor(), stack.engine(), process.model().pool());
+    worker = std::make_unique<PrefillWorker>(Options(process), &loop, stack.executor(),
+                                             stack.engine(), process.model().pool());
     feed = std::make_unique<PrefillMetricsFeed>(&loop, worker.get(), process.metrics(),
                                                 process.FeedOptions());
   });

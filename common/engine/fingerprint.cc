@@ -58,6 +58,8 @@ Fingerprint MakeFingerprint(const ModelConfig& config, const Hash128& model_dige
 absl::Status CheckFingerprints(const Fingerprint& ours, const Fingerprint& theirs) {
   LH_RETURN_IF_ERROR(
       CheckField("protocol versions", ours.protocol_version(), theirs.protocol_version()));
+  LH_RETURN_IF_ERROR(
+      CheckField("KV transports (--kv_transport)", ours.kv_transport(), theirs.kv_transport()));
   LH_RETURN_IF_ERROR(CheckField("layer counts", ours.layers(), theirs.layers()));
   LH_RETURN_IF_ERROR(CheckField("KV head counts", ours.kv_heads(), theirs.kv_heads()));
   LH_RETURN_IF_ERROR(CheckField("head dimensions", ours.head_dim(), theirs.head_dim()));

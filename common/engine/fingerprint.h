@@ -12,6 +12,7 @@ namespace longhaul {
 // Raised whenever a message of longhaul.proto or the order of KV bytes changes its meaning.
 inline constexpr int kProtocolVersion = 3;
 
+// Of a model and its KV; a worker's transport is its process's to add.
 Fingerprint MakeFingerprint(const ModelConfig& config, const Hash128& model_digest,
                             const KvLayout& layout);
 

@@ -10,7 +10,7 @@
 #include "common/runtime/thread_loop.h"
 #include "kernels/choose_backend.h"
 #include "kv_transfer/self_test.h"
-#include "kv_transfer/ucx/ucx_transport.h"
+#include "kv_transfer/wire_transport.h"
 
 namespace longhaul {
 
@@ -19,28 +19,29 @@ class KvWire {
   // For BackendChoice: why this process's wire cannot carry a GPU's memory, OK when it can.
   static absl::Status CarriesDeviceMemory();
 
-  // `memory`, where all KV lies, outlives the wire. Measures a link and logs its path and speed; a
-  // slow or broken one is no error: the worker is still of use. `choice` made `memory`. Errors: of
-  // the transport's maker, with the flags to look at.
+  // `memory`, where all KV lies, is of `choice` and outlives the wire. Measures a link and logs its
+  // path and speed; a slow or broken one is no error: the worker is still of use. Errors:
+  // InvalidArgument for flags that do not go together, those of the transport's maker.
   static absl::StatusOr<std::unique_ptr<KvWire>> Open(KvMemory* memory,
                                                       const BackendChoice& choice);
 
-  // A self-test measures device memory with this program as a second process: whether this is it,
-  // and its whole work.
+  // Device memory is measured with this program as a second process: whether this is it, and its
+  // whole work.
   static bool IsSelfTest();
   static absl::Status ServeSelfTest(KvMemory* memory);
 
-  Transport* transport() { return transport_.get(); }
+  WireTransport* transport() { return transport_.get(); }
   ThreadLoop& loop() { return loop_; }
 
-  // What the self-test measured, and what is dropped from now on, until the loop stops. The
-  // registry of `metrics` outlives that.
+  // What the self-test measured, and what is dropped from now on, once a second until the loop
+  // stops. The registry of `metrics` outlives that.
   void Publish(WorkerMetrics metrics);
 
  private:
-  explicit KvWire(std::unique_ptr<UcxTransport> transport);
+  explicit KvWire(std::unique_ptr<WireTransport> transport);
+  absl::StatusOr<LinkSpeed> Measure(KvMemory* memory, int device);
 
-  const std::unique_ptr<UcxTransport> transport_;
+  const std::unique_ptr<WireTransport> transport_;
   ThreadLoop loop_;
   absl::StatusOr<LinkSpeed> speed_;
 };

@@ -56,6 +56,12 @@ WorkerProcess::~WorkerProcess() {
   loop_->Stop();
 }
 
+Fingerprint WorkerProcess::fingerprint() const {
+  Fingerprint fingerprint = model().fingerprint();
+  fingerprint.set_kv_transport(transport().name());
+  return fingerprint;
+}
+
 std::string WorkerProcess::ListenAddress() { return absl::GetFlag(FLAGS_listen); }
 
 absl::Status WorkerProcess::Serve(absl::StatusOr<std::unique_ptr<RpcServer>> server,

@@ -31,6 +31,8 @@ class WorkerProcess {
   ModelStack& stack() { return *stack_; }
   const WorkerModel& model() const { return stack_->model(); }
   const Transport& transport() const { return *wire_->transport(); }
+  // What this worker and its peers must agree on.
+  Fingerprint fingerprint() const;
   // gRPC's threads may share it: a call may end after its client has gone.
   const std::shared_ptr<ThreadLoop>& loop() const { return loop_; }
   const WorkerMetrics& metrics() const { return metrics_; }

@@ -29,6 +29,14 @@ struct CudaBackendOptions {
 // way out. Any thread.
 absl::Status CudaDeviceAnswers(int device);
 
+// The devices that this process sees; 0 where nothing answers. Any thread.
+int CudaDevices();
+
+// How a device reaches another's memory: over NVLink, over PCIe without the host, or by the host's
+// memory only. Any thread.
+enum class CudaReach { kHost, kPeer, kNvLink };
+CudaReach CudaReachOf(int device, int other);
+
 // Errors: those of CudaDeviceAnswers; InvalidArgument for the options; ResourceExhausted.
 absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaBackendOptions& options);
 

@@ -68,6 +68,22 @@ absl::Status CudaDeviceAnswers(int device) {
   return absl::OkStatus();
 }
 
+int CudaDevices() {
+  int devices = 0;
+  return cudaGetDeviceCount(&devices) == cudaSuccess ? devices : 0;
+}
+
+CudaReach CudaReachOf(int device, int other) {
+  int reaches = 0;
+  CudaCheck(cudaDeviceCanAccessPeer(&reaches, device, other), "cudaDeviceCanAccessPeer");
+  if (reaches == 0) return CudaReach::kHost;
+  // CUDA does not name the way; of those between Hopper GPUs only NVLink carries atomics.
+  int atomics = 0;
+  CudaCheck(cudaDeviceGetP2PAttribute(&atomics, cudaDevP2PAttrNativeAtomicSupported, device, other),
+            "cudaDeviceGetP2PAttribute");
+  return atomics != 0 ? CudaReach::kNvLink : CudaReach::kPeer;
+}
+
 absl::StatusOr<std::unique_ptr<CudaDevice>> CudaDevice::Open(int device, double memory_share) {
   if (!(memory_share > 0.0 && memory_share <= 1.0)) {
     return absl::InvalidArgumentError(

@@ -9,6 +9,10 @@ absl::Status CudaDeviceAnswers(int device) {
       "and build again, or use --backend=cpu");
 }
 
+int CudaDevices() { return 0; }
+
+CudaReach CudaReachOf(int device, int other) { return CudaReach::kHost; }
+
 absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaBackendOptions& options) {
   return CudaDeviceAnswers(options.device);
 }

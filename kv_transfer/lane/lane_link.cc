@@ -31,6 +31,8 @@ LaneLink::LaneLink(LaneTransport* transport, std::unique_ptr<Lane> lane)
 
 LaneLink::~LaneLink() { transport_->Remove(this); }
 
+WireTransport::Drops& LaneLink::drops() { return transport_->drops_; }
+
 void LaneLink::End(absl::Status reason) {
   end_status_ = std::move(reason);
   lane_->Abort();

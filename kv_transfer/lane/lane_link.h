@@ -11,7 +11,7 @@
 #include "absl/synchronization/mutex.h"
 #include "kv_transfer/lane/control_connection.h"
 #include "kv_transfer/lane/lane.h"
-#include "kv_transfer/transport.h"
+#include "kv_transfer/wire_transport.h"
 
 namespace longhaul {
 
@@ -56,7 +56,7 @@ class LaneLink : public Link {
 
   // To be called first by the destructor of a subclass.
   void Shutdown();
-  LaneTransport& transport() { return *transport_; }
+  WireTransport::Drops& drops();
   // Whether operations may still be started; else they end with end_status().
   bool open() const { return end_status_.ok(); }
   const absl::Status& end_status() const { return end_status_; }

@@ -71,6 +71,7 @@ void LaneReceiver::TakeOffer(TransferTag tag) {
     const TransferTag oldest = unexpected_.front();
     unexpected_.pop_front();
     if (unexpected_tags_.erase(oldest) == 0) continue;
+    ++drops().unexpected;
     dropped_.Add(oldest);
     Tell({Kind::kDrop, oldest, {}});
   }
@@ -80,6 +81,7 @@ absl::Status LaneReceiver::TakePart(TransferTag tag, std::vector<int64_t> sizes)
   const int64_t bytes = std::accumulate(sizes.begin(), sizes.end(), int64_t{0});
   const auto found = messages_.find(tag);
   if (found == messages_.end() || found->second->outcome.has_value()) {
+    ++drops().late;
     if (bytes > 0) lane().Discard(std::move(sizes), Expect(tag, 0));
     return absl::OkStatus();
   }

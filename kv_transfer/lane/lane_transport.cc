@@ -134,8 +134,14 @@ bool LaneTransport::StaysUnknown(std::unique_ptr<ControlConnection>& connection)
     return false;
   });
   if (!first.has_value()) return status.ok();
-  if (first->kind != LaneMessage::Kind::kHello) return false;
-  if (const auto link = waiting_.extract(first->tag)) link.mapped()->Meet(std::move(connection));
+  const auto waiting = waiting_.find(first->tag);
+  if (first->kind != LaneMessage::Kind::kHello || waiting == waiting_.end()) {
+    ++drops_.foreign;
+    return false;
+  }
+  LaneReceiver* const link = waiting->second;
+  waiting_.erase(waiting);
+  link->Meet(std::move(connection));
   return false;
 }
 

@@ -2,9 +2,6 @@
 // cancellation (NCCL). A TCP connection beside each lane carries what they lack: which messages are
 // wanted, which part of which comes next, and the news that the other process is gone. Bytes go
 // over the lane only, and only once both ends have agreed on them, so nothing waits in the wire.
-//
-// Threads: made anywhere, then used on one ThreadLoop only, which has it as its Poller. The
-// transport outlives the loop; its links are gone before.
 #pragma once
 
 #include <deque>
@@ -13,17 +10,16 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
-#include "common/runtime/thread_loop.h"
 #include "kv_transfer/lane/control_connection.h"
 #include "kv_transfer/lane/lane.h"
-#include "kv_transfer/transport.h"
+#include "kv_transfer/wire_transport.h"
 
 namespace longhaul {
 
 class LaneLink;
 class LaneReceiver;
 
-class LaneTransport final : public Transport, public Poller {
+class LaneTransport final : public WireTransport {
  public:
   // `host`: the numeric address of this machine that the senders reach. Errors: InvalidArgument
   // when it is none, Unavailable when it cannot be listened at.

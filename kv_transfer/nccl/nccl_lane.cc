@@ -263,7 +263,7 @@ absl::Status NcclLane::EndMoved() {
 
 class NcclLaneMaker final : public LaneMaker {
  public:
-  explicit NcclLaneMaker(const NcclOptions& options) : options_(options) {}
+  NcclLaneMaker(const NcclOptions& options, const cudaUUID_t& gpu) : options_(options), gpu_(gpu) {}
 
   std::string name() const override { return "nccl"; }
 
@@ -271,22 +271,30 @@ class NcclLaneMaker final : public LaneMaker {
     ncclUniqueId id;
     const ncclResult_t result = ncclGetUniqueId(&id);
     if (result != ncclSuccess) return NcclError(result, "NCCL does not start");
-    return Offered{std::make_unique<NcclLane>(options_, id, kReceiver),
-                   std::string(id.internal, sizeof id.internal)};
+    return Offered{
+        std::make_unique<NcclLane>(options_, id, kReceiver),
+        std::string(gpu_.bytes, sizeof gpu_.bytes) + std::string(id.internal, sizeof id.internal)};
   }
 
   absl::StatusOr<std::unique_ptr<Lane>> Take(const std::string& address) override {
     ncclUniqueId id;
-    if (address.size() != sizeof id.internal) {
-      return absl::InvalidArgumentError(absl::StrCat("an NCCL address of ", address.size(),
-                                                     " bytes; they have ", sizeof id.internal));
+    constexpr size_t kBytes = sizeof gpu_.bytes + sizeof id.internal;
+    if (address.size() != kBytes) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("an NCCL address of ", address.size(), " bytes; they have ", kBytes));
     }
-    std::memcpy(id.internal, address.data(), address.size());
+    if (std::memcmp(address.data(), gpu_.bytes, sizeof gpu_.bytes) == 0) {
+      return absl::FailedPreconditionError(
+          "both ends of the link are on one GPU, which NCCL does not join: give each worker a GPU "
+          "of its own, or let KV go over UCX (--kv_transport=ucx)");
+    }
+    std::memcpy(id.internal, address.data() + sizeof gpu_.bytes, sizeof id.internal);
     return std::make_unique<NcclLane>(options_, id, kSender);
   }
 
  private:
   const NcclOptions options_;
+  const cudaUUID_t gpu_;  // the first part of an address
 };
 
 }  // namespace
@@ -294,9 +302,16 @@ class NcclLaneMaker final : public LaneMaker {
 absl::StatusOr<std::unique_ptr<LaneMaker>> MakeNcclLanes(const NcclOptions& options) {
   if (options.memory == nullptr || options.memory->kind() != MemoryKind::kCuda) {
     return absl::InvalidArgumentError(
-        "NCCL moves a GPU's memory only: use --backend=cuda, or let KV go over UCX");
+        "NCCL moves a GPU's memory only: use --backend=cuda, or let KV go over UCX "
+        "(--kv_transport=ucx)");
   }
-  return std::make_unique<NcclLaneMaker>(options);
+  options.memory->BindThread();
+  int device = 0;
+  cudaDeviceProp properties;
+  LH_RETURN_IF_ERROR(CudaError(cudaGetDevice(&device), "cudaGetDevice"));
+  LH_RETURN_IF_ERROR(
+      CudaError(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties"));
+  return std::make_unique<NcclLaneMaker>(options, properties.uuid);
 }
 
 }  // namespace longhaul

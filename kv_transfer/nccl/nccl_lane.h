@@ -1,6 +1,7 @@
 // Lanes over NCCL: a communicator of two, its receiving end rank 0, with a thread and a stream of
 // its own. For KV between the GPUs of two processes, over NVLink within a host; what tags and
-// cancellation need is LaneTransport's. NCCL takes no two ranks on one GPU.
+// cancellation need is LaneTransport's. NCCL takes no two ranks on one GPU, so a lane from the GPU
+// that offers it is FailedPrecondition.
 #pragma once
 
 #include <memory>

@@ -133,7 +133,7 @@ class UcxLink : public Link {
   // The worker is gone or buried: nothing can come any more. Ends every operation.
   virtual void EndAll(const absl::Status& status) = 0;
 
-  UcxTransport::Counters& counters() { return transport_->counters_; }
+  UcxTransport::Drops& drops() { return transport_->drops_; }
   const UcxOptions& options() const { return transport_->options_; }
   KvMemory& memory() const { return *transport_->options_.memory; }
   UcxBuffers* buffers() { return transport_->buffers_.get(); }

@@ -53,7 +53,7 @@ UcxReceiver::UcxReceiver(UcxTransport* transport, std::unique_ptr<UcxWorker> wor
         auto* const self = static_cast<UcxReceiver*>(arg);
         UcxSegmentHeader header;
         if (!ReadHeader(header_data, header_bytes, header) || header.link_id != self->link_id_) {
-          ++self->counters().foreign_dropped;
+          ++self->drops().foreign;
           return UCS_OK;
         }
         if ((param->recv_attr & UCP_AM_RECV_ATTR_FIELD_REPLY_EP) != 0) {
@@ -149,7 +149,7 @@ ucs_status_t UcxReceiver::SegmentArrived(const UcxSegmentHeader& header, void* d
     return UCS_INPROGRESS;
   }
   if (ended_.Contains(header.tag) || dropped_.Contains(header.tag)) {
-    ++counters().late_dropped;
+    ++drops().late;
     return UCS_OK;
   }
   Arrival arrival{header, bytes, here ? nullptr : data, {}};
@@ -168,7 +168,7 @@ void UcxReceiver::Hold(Arrival arrival) {
   if (segments.empty()) held_order_.push_back(tag);
   segments.push_back(std::move(arrival));
   const auto give_up = [this](TransferTag loser) {
-    ++counters().unexpected_dropped;
+    ++drops().unexpected;
     DropHeld(loser);
     dropped_.Add(loser);
   };

@@ -13,9 +13,6 @@
 // notes are always the host's. Device memory between two processes of one host goes through
 // cuda_ipc, where the receiver's device reads the sender's memory and the sender's process has no
 // part in it, so all of the above holds. It needs a UCX built for CUDA (see docs/DEPENDENCIES.md).
-//
-// Threads: made anywhere, then used on one ThreadLoop only, which has it as its Poller. The
-// transport outlives the loop; its links are gone before.
 #pragma once
 
 #include <cstdint>
@@ -24,9 +21,8 @@
 #include <vector>
 
 #include "common/model/kv_memory.h"
-#include "common/runtime/thread_loop.h"
-#include "kv_transfer/transport.h"
 #include "kv_transfer/ucx/ucx_address.h"
+#include "kv_transfer/wire_transport.h"
 
 // UCX's own names, so that this header needs none of its own.
 struct ucp_context;
@@ -55,14 +51,8 @@ struct UcxOptions {
   int64_t segment_bytes_max = 0;
 };
 
-class UcxTransport final : public Transport, public Poller {
+class UcxTransport final : public WireTransport {
  public:
-  struct Counters {
-    int64_t late_dropped = 0;        // segments of messages whose receive had ended
-    int64_t unexpected_dropped = 0;  // messages beyond the bound of waiting ones
-    int64_t foreign_dropped = 0;     // segments of another link, or malformed
-  };
-
   // Errors: Unavailable or InvalidArgument with UCX's reason and the options to look at.
   static absl::StatusOr<std::unique_ptr<UcxTransport>> Make(UcxOptions options);
   // OK when the UCX that is linked carries a GPU's memory, else Unavailable with the way out.
@@ -78,7 +68,6 @@ class UcxTransport final : public Transport, public Poller {
   bool ArmWait() override;
 
   int64_t segment_bytes_max() const { return options_.segment_bytes_max; }
-  const Counters& counters() const { return counters_; }
   // Which UCX runs and what it may use, for the start-up log: "UCX 1.13.1 (sysv,cma,self,tcp,ib)".
   std::string description() const;
 
@@ -101,7 +90,6 @@ class UcxTransport final : public Transport, public Poller {
   const UcxAddress self_;
   const std::unique_ptr<UcxBuffers> buffers_;
   int fruitless_arms_ = 0;
-  Counters counters_;
   std::vector<UcxLink*> links_;  // null: gone during Poll
   std::vector<std::unique_ptr<UcxWorker>> buried_;
 };

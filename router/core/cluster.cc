@@ -113,6 +113,7 @@ void Cluster::OnStatus(Worker& worker, WorkerStatus status) {
       LogInfo("worker_up", {{"worker", worker.name},
                             {"incarnation", status.incarnation()},
                             {"restarted", reborn ? "yes" : "no"}});
+      WarnOfStrangers(worker, status);
     }
     worker.refused_why = why;
     worker.fingerprint_key = Hash64Of(status.fingerprint().SerializeAsString());
@@ -202,6 +203,16 @@ std::string Cluster::WhyRefused(const Worker& worker, const WorkerStatus& status
                         ", this router has ", DigestText(ours.high, ours.low));
   }
   return "";
+}
+
+void Cluster::WarnOfStrangers(const Worker& worker, const WorkerStatus& status) const {
+  for (const Worker& other : worker.is_decode ? prefill_ : decode_) {
+    if (!other.heard || !other.refused_why.empty()) continue;
+    const absl::Status fit = CheckFingerprints(status.fingerprint(), other.last.fingerprint());
+    if (fit.ok()) continue;
+    LogWarning("workers_exchange_no_kv",
+               {{"here", worker.name}, {"there", other.name}, {"why", fit.message()}});
+  }
 }
 
 void Cluster::FillView(const Worker& worker, int64_t now_us, WorkerView& view) const {

@@ -128,6 +128,8 @@ class Cluster {
   void Tick();
   void Refresh();
   std::string WhyRefused(const Worker& worker, const WorkerStatus& status) const;
+  // Says which workers `worker`, whose status has come, cannot exchange KV with.
+  void WarnOfStrangers(const Worker& worker, const WorkerStatus& status) const;
   void FillView(const Worker& worker, int64_t now_us, WorkerView& view) const;
 
   Loop* const loop_;

@@ -102,10 +102,14 @@ TEST_F(NcclOneGpuTest, AnEndWhosePeerNeverComesEndsWithinTwoSecondsOfItsAbort) {
 }
 
 TEST_F(NcclOneGpuTest, AnEndThatWasNeverJoinedEndsAtOnce) {
-  auto offered = lanes_->Offer();
+  const auto offered = lanes_->Offer();
   ASSERT_TRUE(offered.ok()) << offered.status();
-  auto taken = lanes_->Take(offered->address);
-  ASSERT_TRUE(taken.ok()) << taken.status();
+}
+
+TEST_F(NcclOneGpuTest, TakesNoLaneOfItsOwnGpuAndNoBytesThatAreNone) {
+  const auto offered = lanes_->Offer();
+  ASSERT_TRUE(offered.ok()) << offered.status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(lanes_->Take(offered->address).status()));
   EXPECT_TRUE(absl::IsInvalidArgument(lanes_->Take("short").status()));
 }
 

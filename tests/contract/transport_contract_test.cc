@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "kv_transfer/wire_transport.h"
+
 namespace longhaul {
 namespace {
 
@@ -236,6 +238,9 @@ TEST_P(TransportContractTest, UnexpectedMessagesAreBounded) {
   }
   EXPECT_EQ(dropped, kTooMany);
   EXPECT_TRUE(link.AwaitAll());
+  const auto* const wire = dynamic_cast<const WireTransport*>(&world_->receiver());
+  if (wire == nullptr) return;
+  world_->OnReceiver([&] { EXPECT_EQ(wire->drops().unexpected, kTooMany); });
 }
 
 TEST_P(TransportContractTest, CancelOfASendThatNobodyWantsEndsIt) {

@@ -102,6 +102,17 @@ def test_ranks_that_cannot_share_the_model_are_said_with_the_numbers(model_path,
     assert all(word in said for word in words), said
 
 
+@pytest.mark.parametrize("binary", ["longhaul_prefill", "longhaul_decode"])
+@pytest.mark.parametrize("flags, words", [
+    (["--kv_transport=pigeon"], ("--kv_transport is pigeon", "ucx or nccl")),
+    (["--kv_transport=nccl"], ("NCCL", "UCX")),  # no GPU, or a build without NCCL
+    (["--kv_transport=nccl", "--tensor_parallel=2"], ("--kv_transport=nccl", "--tensor_parallel=2")),
+])
+def test_a_transport_that_cannot_be_is_said(model_path, binary, flags, words):
+    said = start(binary, f"--model={model_path}", "--backend=cpu", *flags)
+    assert all(word in said for word in words), said
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A folder on a disk of its own with next to nothing free, and how to make room there."""

@@ -131,6 +131,20 @@ TEST(WorkerClusterTest, ForeignFingerprintIsRefusedByName) {
   ExpectQuiet(cluster);
 }
 
+TEST(WorkerClusterTest, AnotherTransportIsRefusedByName) {
+  PrefillWorkerOptions prefill = StubPrefillOptions();
+  prefill.fingerprint.set_kv_transport("nccl");
+  DecodeWorkerOptions decode = StubDecodeOptions();
+  decode.fingerprint.set_kv_transport("ucx");
+  StubCluster cluster(256, 256, decode, prefill);
+  const auto reply = Ask(cluster.decode, StubRequest(StubPrompt(50, 1), 5, true));
+  cluster.loop.RunFor(600'000'000);
+  EXPECT_EQ(reply->status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(reply->status.message()),
+              testing::HasSubstr("KV transports (--kv_transport) differ: nccl here, ucx there"));
+  ExpectQuiet(cluster);
+}
+
 TEST(WorkerClusterTest, UnknownPrefillWorkerFallsBackToThisOne) {
   StubCluster cluster;
   GenerateRequest request = StubRequest(StubPrompt(50, 1), 5, false);
