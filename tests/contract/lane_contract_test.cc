@@ -11,14 +11,14 @@
 #include "absl/strings/str_split.h"
 #include "kv_transfer/lane/control_connection.h"
 #include "kv_transfer/lane/lane_transport.h"
-#include "tests/contract/memory_lane.h"
+#include "tests/contract/socket_lane.h"
 #include "tests/contract/transport_contract_test.h"
 
 namespace longhaul {
 namespace {
 
 std::unique_ptr<LaneTransport> MakeTransport() {
-  auto transport = LaneTransport::Make(std::make_unique<MemoryLaneMaker>(), "127.0.0.1");
+  auto transport = LaneTransport::Make(std::make_unique<SocketLaneMaker>(), "127.0.0.1");
   EXPECT_TRUE(transport.ok()) << transport.status();
   return *std::move(transport);
 }

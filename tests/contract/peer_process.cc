@@ -42,8 +42,9 @@ bool ReadLine(int fd, std::string* line) {
 
 class Peer {
  public:
-  Peer(UcxOptions options, MemoryKind kind)
-      : memory_(*PieceMemory::Open(kind)), loop_({.name = "peer"}, MakeTransport(options)) {}
+  explicit Peer(const PeerWire& wire)
+      : memory_(*PieceMemory::Open(wire.kind, wire.peer_device)),
+        transport_(*wire.make(&memory_->memory())) {}
   ~Peer() {
     OnLoop([&] { link_.reset(); });
   }
@@ -83,12 +84,6 @@ class Peer {
     return number;
   }
 
-  UcxTransport* MakeTransport(UcxOptions options) {
-    options.memory = &memory_->memory();
-    transport_ = *UcxTransport::Make(options);
-    return transport_.get();
-  }
-
   void Start(bool send, int64_t first, int64_t count, int64_t bytes) {
     OnLoop([&] {
       for (int64_t tag = first; tag < first + count; ++tag) {
@@ -118,8 +113,8 @@ class Peer {
 
   std::unique_ptr<PieceMemory> memory_;
   std::deque<std::unique_ptr<DeviceBuffer>> buffers_;
-  std::unique_ptr<UcxTransport> transport_;
-  ThreadLoop loop_;
+  std::unique_ptr<WireTransport> transport_;
+  ThreadLoop loop_{{.name = "peer"}, transport_.get()};
   std::unique_ptr<Link> link_;
   absl::Mutex mutex_;
   int64_t ended_ = 0;
@@ -128,29 +123,26 @@ class Peer {
 }  // namespace
 
 int RunPeer(int argc, char** argv) {
-  LH_CHECK(argc == 6, "usage: --peer FD TRANSPORTS NETWORK_ONLY CUDA");
+  LH_CHECK(argc == 4, "usage: --peer FD WIRE");
   int fd = -1;
   LH_CHECK(absl::SimpleAtoi(argv[2], &fd), argv[2]);
-  Peer peer(UcxOptions{.transports = argv[3], .network_only = argv[4][0] == '1'},
-            argv[5][0] == '1' ? MemoryKind::kCuda : MemoryKind::kHost);
+  const auto wire =
+      std::find_if(PeerWires().begin(), PeerWires().end(),
+                   [name = argv[3]](const PeerWire& known) { return known.name == name; });
+  LH_CHECK(wire != PeerWires().end(), argv[3]);
+  Peer peer(*wire);
   std::string line;
   while (ReadLine(fd, &line)) WriteLine(fd, peer.Do(absl::StrSplit(line, ' ')));
   return 0;
 }
 
-PeerProcess::PeerProcess(const UcxOptions& options) {
+PeerProcess::PeerProcess(const PeerWire& wire) {
   int fds[2];
   LH_CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0, "socketpair");
   control_fd_ = fds[0];
   const int peer_fd = dup(fds[1]);  // without close-on-exec
   close(fds[1]);
-  const std::string fd_text = absl::StrCat(peer_fd);
-  std::vector<std::string> words = {"peer",
-                                    "--peer",
-                                    fd_text,
-                                    options.transports,
-                                    options.network_only ? "1" : "0",
-                                    options.memory->kind() == MemoryKind::kCuda ? "1" : "0"};
+  std::vector<std::string> words = {"peer", "--peer", absl::StrCat(peer_fd), wire.name};
   std::vector<char*> arguments;
   for (std::string& word : words) arguments.push_back(word.data());
   arguments.push_back(nullptr);

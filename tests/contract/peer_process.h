@@ -1,4 +1,4 @@
-// PeerProcess: the other end of a UCX link in a process of its own (this binary, run again with
+// PeerProcess: the other end of a link in a process of its own (this binary, run again with
 // --peer), which tests stop, continue and kill.
 #pragma once
 
@@ -8,21 +8,21 @@
 #include <cstdint>
 #include <string>
 
-#include "kv_transfer/ucx/ucx_transport.h"
+#include "tests/contract/peer_wire.h"
 
 namespace longhaul {
 
 class PeerProcess {
  public:
-  explicit PeerProcess(const UcxOptions& options);
+  explicit PeerProcess(const PeerWire& wire);
   ~PeerProcess();  // kills it
   PeerProcess(const PeerProcess&) = delete;
   PeerProcess& operator=(const PeerProcess&) = delete;
 
   std::string Accept();                      // the address of a new receiving link
   void Connect(const std::string& address);  // makes its sending link
-  // Starts `count` operations, tags from `first`, each of `bytes` (whole MiB) in the options' kind
-  // of memory; each byte sent is its tag.
+  // Starts `count` operations, tags from `first`, each of `bytes` (whole MiB) in the wire's kind of
+  // memory; each byte sent is its tag.
   void Send(int first, int count, int64_t bytes);
   void Receive(int first, int count, int64_t bytes);
   // Returns when so many operations in all have ended.

@@ -15,7 +15,7 @@ std::unique_ptr<UcxTransport> MakeUcx(const UcxOptions& options) {
 using UcxWorld = PolledWorld<UcxTransport>;
 
 // A GPU's memory. Within one process cuda_ipc has no part: UCX stages the bytes through the host.
-// ucx_peer_test is where two processes do it.
+// transport_peer_test is where two processes do it.
 class CudaUcxWorld final : public ThreadedWorld {
  public:
   CudaUcxWorld(const PieceMemory* memory, std::unique_ptr<UcxTransport> receiver,

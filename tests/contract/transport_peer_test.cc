@@ -1,16 +1,19 @@
-// UCX links between real processes, when the other one is killed or stopped: Close on our side
-// always ends every operation once, and nothing is written after that, whatever the peer does
-// later.
+// Links between real processes, when the other one is killed or stopped: Close on our side always
+// ends every operation once, and nothing is written after that, whatever the peer does later.
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <deque>
 #include <memory>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
+#include "absl/time/time.h"
 #include "common/runtime/thread_loop.h"
+#include "kernels/cuda/cuda_backend.h"
 #include "tests/contract/peer_process.h"
 #include "tests/contract/piece_memory.h"
 
@@ -20,22 +23,17 @@ namespace {
 constexpr std::byte kPoison{0xA5};
 constexpr int kMessages = 32;
 
-struct Mode {
-  const char* name;
-  UcxOptions options;
-  MemoryKind kind = MemoryKind::kHost;
-  int64_t message_bytes = 4 << 20;  // so that a message takes some hundred us at least
-};
-
-class UcxPeerTest : public testing::TestWithParam<Mode> {
+class TransportPeerTest : public testing::TestWithParam<PeerWire> {
  protected:
   void SetUp() override {
     auto memory = PieceMemory::Open(GetParam().kind);
     if (absl::IsUnavailable(memory.status())) GTEST_SKIP() << memory.status();
     memory_ = *std::move(memory);
-    options_ = GetParam().options;
-    options_.memory = &memory_->memory();
-    auto transport = UcxTransport::Make(options_);
+    if (GetParam().peer_device != 0) {
+      const absl::Status answers = CudaDeviceAnswers(GetParam().peer_device);
+      if (absl::IsUnavailable(answers)) GTEST_SKIP() << answers;
+    }
+    auto transport = GetParam().make(&memory_->memory());
     if (GetParam().kind != MemoryKind::kHost && absl::IsUnavailable(transport.status())) {
       GTEST_SKIP() << transport.status();
     }
@@ -50,7 +48,7 @@ class UcxPeerTest : public testing::TestWithParam<Mode> {
     CheckPoison();
   }
 
-  void Restart() { peer_ = std::make_unique<PeerProcess>(options_); }
+  void Restart() { peer_ = std::make_unique<PeerProcess>(GetParam()); }
 
   void OnLoop(absl::FunctionRef<void()> body) {
     absl::Notification finished;
@@ -126,10 +124,10 @@ class UcxPeerTest : public testing::TestWithParam<Mode> {
     absl::MutexLock lock(&mutex_);
     ++ended_;
   }
-  bool AwaitEnded(int count) {
+  bool AwaitEnded(int count, absl::Duration limit = absl::Seconds(30)) {
     const auto enough = [&] { return ended_ >= count; };
     absl::MutexLock lock(&mutex_);
-    return mutex_.AwaitWithTimeout(absl::Condition(&enough), absl::Seconds(30));
+    return mutex_.AwaitWithTimeout(absl::Condition(&enough), limit);
   }
 
   void ExpectANewPeerWorks() {
@@ -140,19 +138,18 @@ class UcxPeerTest : public testing::TestWithParam<Mode> {
   }
 
   std::unique_ptr<PieceMemory> memory_;
-  UcxOptions options_;
   std::unique_ptr<DeviceBuffer> source_;
   std::deque<std::unique_ptr<DeviceBuffer>> buffers_;
   absl::Mutex mutex_;
   int ended_ = 0;
   std::string address_;
-  std::unique_ptr<UcxTransport> transport_;
+  std::unique_ptr<WireTransport> transport_;
   std::unique_ptr<ThreadLoop> loop_;
   std::unique_ptr<Link> link_;
   std::unique_ptr<PeerProcess> peer_;
 };
 
-TEST_P(UcxPeerTest, ManyPiecesArrive) {
+TEST_P(TransportPeerTest, ManyPiecesArrive) {
   // Each message is one piece at the peer and up to 256 here, in an order of their own.
   const int64_t bytes = GetParam().message_bytes;
   OnLoop([&] {
@@ -175,7 +172,7 @@ TEST_P(UcxPeerTest, ManyPiecesArrive) {
   peer_->AwaitEnded(kMessages);
 }
 
-TEST_P(UcxPeerTest, ManyPiecesAreSent) {
+TEST_P(TransportPeerTest, ManyPiecesAreSent) {
   address_ = peer_->Accept();
   peer_->Receive(1, kMessages, GetParam().message_bytes);
   OnLoop([&] {
@@ -200,27 +197,27 @@ TEST_P(UcxPeerTest, ManyPiecesAreSent) {
   EXPECT_TRUE(peer_->Holds(std::byte{7}));
 }
 
-TEST_P(UcxPeerTest, TheSenderIsKilled) {
+TEST_P(TransportPeerTest, TheSenderIsKilled) {
   ReceiveFromPeer();
   peer_->Kill();
   CloseAndAwaitAll();
   ExpectANewPeerWorks();
 }
 
-TEST_P(UcxPeerTest, TheReceiverIsKilled) {
+TEST_P(TransportPeerTest, TheReceiverIsKilled) {
   SendToPeer();
   peer_->Kill();
   CloseAndAwaitAll();
   OnLoop([&] {
     const auto again = transport_->Connect(address_);
-    if (!GetParam().options.network_only) {
+    if (GetParam().refuses_the_dead) {
       EXPECT_TRUE(absl::IsUnavailable(again.status())) << again.status();
     }
   });
   ExpectANewPeerWorks();
 }
 
-TEST_P(UcxPeerTest, TheSenderIsStoppedAndGoesOnAfterClose) {
+TEST_P(TransportPeerTest, TheSenderIsStoppedAndGoesOnAfterClose) {
   ReceiveFromPeer();
   peer_->Stop();
   CloseAndAwaitAll();
@@ -230,7 +227,7 @@ TEST_P(UcxPeerTest, TheSenderIsStoppedAndGoesOnAfterClose) {
   ExpectANewPeerWorks();
 }
 
-TEST_P(UcxPeerTest, TheReceiverIsStoppedAndGoesOnAfterClose) {
+TEST_P(TransportPeerTest, TheReceiverIsStoppedAndGoesOnAfterClose) {
   SendToPeer();
   peer_->Stop();
   CloseAndAwaitAll();
@@ -239,7 +236,7 @@ TEST_P(UcxPeerTest, TheReceiverIsStoppedAndGoesOnAfterClose) {
   ExpectANewPeerWorks();
 }
 
-TEST_P(UcxPeerTest, StoppedForAWhileAndThenAllArrives) {
+TEST_P(TransportPeerTest, StoppedForAWhileAndThenAllArrives) {
   ReceiveFromPeer();
   peer_->Stop();
   peer_->Continue();
@@ -247,7 +244,7 @@ TEST_P(UcxPeerTest, StoppedForAWhileAndThenAllArrives) {
   peer_->AwaitEnded(kMessages);
 }
 
-TEST_P(UcxPeerTest, ClosedInMidTransferWhileThePeerGoesOn) {
+TEST_P(TransportPeerTest, ClosedInMidTransferWhileThePeerGoesOn) {
   for (int round = 0; round < 3; ++round) {
     ReceiveFromPeer();
     CloseAndAwaitAll();
@@ -260,7 +257,7 @@ TEST_P(UcxPeerTest, ClosedInMidTransferWhileThePeerGoesOn) {
   }
 }
 
-TEST_P(UcxPeerTest, CancelWhileTheSenderIsStoppedAndThenClose) {
+TEST_P(TransportPeerTest, CancelWhileTheSenderIsStoppedAndThenClose) {
   ReceiveFromPeer();
   peer_->Stop();
   OnLoop([&] {
@@ -271,13 +268,69 @@ TEST_P(UcxPeerTest, CancelWhileTheSenderIsStoppedAndThenClose) {
   peer_->Ping();
 }
 
-INSTANTIATE_TEST_SUITE_P(Ucx, UcxPeerTest,
-                         testing::Values(Mode{"SharedMemory", {}},
-                                         Mode{"Tcp", {.transports = "tcp", .network_only = true}},
-                                         Mode{"Cuda", {}, MemoryKind::kCuda, 64 << 20}),
-                         [](const testing::TestParamInfo<Mode>& info) {
-                           return std::string(info.param.name);
-                         });
+// Wires that tell of a death by themselves.
+class TellingPeerTest : public TransportPeerTest {
+ protected:
+  void KillAndAwaitAll() {
+    peer_->Kill();
+    EXPECT_TRUE(AwaitEnded(kMessages, kTold)) << "operations with a dead peer go on";
+  }
+
+  static constexpr absl::Duration kTold = absl::Seconds(2);
+};
+
+TEST_P(TellingPeerTest, OfASenderThatIsKilled) {
+  ReceiveFromPeer();
+  KillAndAwaitAll();
+}
+
+TEST_P(TellingPeerTest, OfAReceiverThatIsKilled) {
+  SendToPeer();
+  KillAndAwaitAll();
+}
+
+TEST_P(TellingPeerTest, OfAPeerThatIsKilledWhileTheLinkRests) {
+  ReceiveFromPeer();
+  ASSERT_TRUE(AwaitEnded(kMessages));
+  peer_->Kill();
+  absl::Status status;
+  const DeviceBuffer& buffer = *buffers_.emplace_back(memory_->Allocate(GetParam().message_bytes));
+  memory_->Fill(buffer, kPoison);
+  OnLoop([&] {
+    link_->Receive(kMessages, {{buffer.data(), buffer.bytes()}}, [&](absl::Status outcome) {
+      status = std::move(outcome);
+      CountEnd();
+    });
+  });
+  ASSERT_TRUE(AwaitEnded(kMessages + 1, kTold));
+  OnLoop([&] { EXPECT_TRUE(absl::IsUnavailable(status)) << status; });
+}
+
+TEST_P(TellingPeerTest, OfAPeerThatIsKilledBeforeItConnects) {
+  address_ = peer_->Accept();
+  peer_->Kill();
+  OnLoop([&] {
+    auto link = transport_->Connect(address_);
+    ASSERT_TRUE(link.ok()) << link.status();
+    link_ = *std::move(link);
+    link_->Send(1, {{source_->data(), source_->bytes()}}, [&](absl::Status status) {
+      EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+      CountEnd();
+    });
+  });
+  EXPECT_TRUE(AwaitEnded(1, kTold));
+}
+
+std::string WireName(const testing::TestParamInfo<PeerWire>& info) { return info.param.name; }
+
+std::vector<PeerWire> TellingWires() {
+  std::vector<PeerWire> wires = PeerWires();
+  std::erase_if(wires, [](const PeerWire& wire) { return !wire.tells_of_death; });
+  return wires;
+}
+
+INSTANTIATE_TEST_SUITE_P(Wires, TransportPeerTest, testing::ValuesIn(PeerWires()), WireName);
+INSTANTIATE_TEST_SUITE_P(Wires, TellingPeerTest, testing::ValuesIn(TellingWires()), WireName);
 
 }  // namespace
 }  // namespace longhaul
