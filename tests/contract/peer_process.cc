@@ -126,11 +126,7 @@ int RunPeer(int argc, char** argv) {
   LH_CHECK(argc == 4, "usage: --peer FD WIRE");
   int fd = -1;
   LH_CHECK(absl::SimpleAtoi(argv[2], &fd), argv[2]);
-  const auto wire =
-      std::find_if(PeerWires().begin(), PeerWires().end(),
-                   [name = argv[3]](const PeerWire& known) { return known.name == name; });
-  LH_CHECK(wire != PeerWires().end(), argv[3]);
-  Peer peer(*wire);
+  Peer peer(PeerWireOf(argv[3]));
   std::string line;
   while (ReadLine(fd, &line)) WriteLine(fd, peer.Do(absl::StrSplit(line, ' ')));
   return 0;

@@ -3,25 +3,29 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "common/runtime/thread_loop.h"
-#include "kv_transfer/ucx/ucx_transport.h"
+#include "kernels/cuda/cuda_backend.h"
+#include "tests/contract/peer_wire.h"
 #include "tests/contract/piece_memory.h"
 
 namespace longhaul {
 namespace {
 
-class SelfTestProcessTest : public testing::TestWithParam<MemoryKind> {
+class SelfTestProcessTest : public testing::TestWithParam<PeerWire> {
  protected:
   void SetUp() override {
-    auto memory = PieceMemory::Open(GetParam());
+    auto memory = PieceMemory::Open(GetParam().kind);
     if (absl::IsUnavailable(memory.status())) GTEST_SKIP() << memory.status();
     memory_ = *std::move(memory);
-    auto transport = UcxTransport::Make({.memory = &memory_->memory()});
-    if (GetParam() != MemoryKind::kHost && absl::IsUnavailable(transport.status())) {
+    auto transport = GetParam().make(&memory_->memory());
+    if (GetParam().kind != MemoryKind::kHost && absl::IsUnavailable(transport.status())) {
       GTEST_SKIP() << transport.status();
     }
+    if (GetParam().peer_device >= std::max(CudaDevices(), 1)) GTEST_SKIP() << "one GPU";
     transport_ = *std::move(transport);
     loop_ = std::make_unique<ThreadLoop>(ThreadLoopOptions{.name = "transfer"}, transport_.get());
   }
@@ -32,21 +36,22 @@ class SelfTestProcessTest : public testing::TestWithParam<MemoryKind> {
   }
 
   std::unique_ptr<PieceMemory> memory_;
-  std::unique_ptr<UcxTransport> transport_;
+  std::unique_ptr<WireTransport> transport_;
   std::unique_ptr<ThreadLoop> loop_;
 };
 
 TEST_P(SelfTestProcessTest, MeasuresAndNamesThePath) {
-  const bool cuda = GetParam() == MemoryKind::kCuda;
-  const auto speed = cuda ? Measure(kDeviceSelfTest, "cuda") : Measure({}, "host");
+  const PeerWire& wire = GetParam();
+  const auto speed =
+      Measure(wire.kind == MemoryKind::kCuda ? kDeviceSelfTest : SelfTestOptions(), wire.name);
   ASSERT_TRUE(speed.ok()) << speed.status();
-  EXPECT_GT(speed->bytes_per_s, cuda ? kDeviceSelfTest.floor_bytes_per_s : 1e6);
-  EXPECT_TRUE(absl::StrContains(speed->path, cuda ? "cuda_ipc" : "sysv")) << speed->path;
+  EXPECT_GT(speed->bytes_per_s, wire.bytes_per_s_min);
+  EXPECT_TRUE(absl::StrContains(speed->path, wire.path)) << speed->path;
 }
 
 TEST_P(SelfTestProcessTest, APathThatIsSlowIsMeasuredToo) {
   SelfTestOptions options{.messages = 8, .floor_bytes_per_s = 1e15};
-  const auto speed = Measure(options, GetParam() == MemoryKind::kCuda ? "cuda" : "host");
+  const auto speed = Measure(options, GetParam().name);
   ASSERT_TRUE(speed.ok()) << speed.status();
   EXPECT_LT(speed->bytes_per_s, options.floor_bytes_per_s);
 }
@@ -62,10 +67,9 @@ TEST_P(SelfTestProcessTest, ASecondProcessThatEndsIsNotWaitedFor) {
   EXPECT_TRUE(absl::IsUnavailable(speed.status())) << speed.status();
 }
 
-INSTANTIATE_TEST_SUITE_P(Memory, SelfTestProcessTest,
-                         testing::Values(MemoryKind::kHost, MemoryKind::kCuda),
-                         [](const testing::TestParamInfo<MemoryKind>& info) {
-                           return std::string(info.param == MemoryKind::kCuda ? "Cuda" : "Host");
+INSTANTIATE_TEST_SUITE_P(Wires, SelfTestProcessTest, testing::ValuesIn(PeerWires()),
+                         [](const testing::TestParamInfo<PeerWire>& info) {
+                           return info.param.name;
                          });
 
 int SecondProcess(const std::string& what, int fd) {
@@ -74,8 +78,9 @@ int SecondProcess(const std::string& what, int fd) {
     RefuseSelfTest(fd, absl::UnavailableError("no such wire"));
     return 0;
   }
-  const auto memory = *PieceMemory::Open(what == "cuda" ? MemoryKind::kCuda : MemoryKind::kHost);
-  const auto transport = *UcxTransport::Make({.memory = &memory->memory()});
+  const PeerWire& wire = PeerWireOf(what);
+  const auto memory = *PieceMemory::Open(wire.kind, wire.peer_device);
+  const auto transport = *wire.make(&memory->memory());
   ThreadLoop loop({.name = "transfer"}, transport.get());
   return ServeSelfTest(fd, &loop, transport.get(), &memory->memory()).ok() ? 0 : 1;
 }

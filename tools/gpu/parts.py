@@ -23,7 +23,7 @@ TWO_RANKS = {
 }
 # Their CPU cases have run where the build was made; these filters leave the GPU's.
 TRANSPORT_TESTS = {
-    "ucx_contract_test": "*/Cuda", "transport_peer_test": "*Cuda", "self_test_process_test": "*/Cuda",
+    "ucx_contract_test": "*/Cuda", "transport_peer_test": "*Cuda", "self_test_process_test": "*Cuda",
     "nccl_contract_test": "NcclLaneTest.*:NcclOneGpuTest.*",
 }
 # What of tests/gpu/test_two_gpus.py runs by itself, so that one that hangs leaves the others.
