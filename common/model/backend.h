@@ -90,8 +90,8 @@ struct SampleRow {
 
 class Backend : public Device {
  public:
-  // Bytes of an element of the tensors that are the backend's own: normed, qkv, attended, gate_up
-  // and gated rows.
+  // Bytes of an element of the tensors that are the backend's own: normed, qkv, attended and
+  // gated rows.
   virtual int64_t activation_bytes() const = 0;
   // Tokens of a KV block that suit the kernels best.
   virtual int block_tokens() const = 0;
@@ -132,11 +132,9 @@ class Backend : public Device {
   virtual void MatMul(Tensor out, Tensor x, const PreparedWeight& weight, bool accumulate,
                       Phase phase) = 0;
 
-  // out [rows, n] = silu(x Wgate^T) * (x Wup^T) for x [rows, k]. `gate_up` [rows, 2n] is room for
-  // the two products, for whoever needs it. All rows are of one phase. Shazeer, "GLU variants
-  // improve transformer", 2020.
-  virtual void GatedMatMul(Tensor out, Tensor gate_up, Tensor x, const PreparedWeight& weight,
-                           Phase phase) = 0;
+  // out [rows, n] = silu(x Wgate^T) * (x Wup^T) for x [rows, k]. All rows are of one phase.
+  // Shazeer, "GLU variants improve transformer", 2020.
+  virtual void GatedMatMul(Tensor out, Tensor x, const PreparedWeight& weight, Phase phase) = 0;
 
   // Normalises `heads` neighbouring heads of qkv [rows, width] in place, from column `column` on:
   // each head by its own rms, times weight [head_dim] (Qwen3's q and k norms).

@@ -112,7 +112,6 @@ Decoder::Activations Decoder::Shapes() const {
   a.normed = {nullptr, config_.hidden, bytes};
   a.qkv = {nullptr, q_width + int64_t{2} * config_.kv_heads * config_.head_dim, bytes};
   a.attended = {nullptr, q_width, bytes};
-  a.gate_up = {nullptr, int64_t{2} * config_.ffn_hidden, bytes};
   a.gated = {nullptr, config_.ffn_hidden, bytes};
   if (leads()) a.logits = {nullptr, config_.vocab, sizeof(float)};
   if (collective_ != nullptr) {
@@ -127,8 +126,7 @@ int64_t Decoder::ActivationBytes(int64_t rows, int64_t logits_rows) const {
   for (const Activation* part : {&a.logits, &a.logits_part}) {
     total += PaddedBytes(logits_rows, part->width, part->element_bytes);
   }
-  for (const Activation* part :
-       {&a.residual, &a.normed, &a.qkv, &a.attended, &a.gate_up, &a.gated}) {
+  for (const Activation* part : {&a.residual, &a.normed, &a.qkv, &a.attended, &a.gated}) {
     total += PaddedBytes(rows, part->width, part->element_bytes);
   }
   return total;
@@ -142,7 +140,7 @@ absl::Status Decoder::Reserve(int64_t rows, int64_t logits_rows) {
   a = Shapes();  // gives the old memory back before asking for more
   LH_ASSIGN_OR_RETURN(a.memory, backend_.Allocate(ActivationBytes(rows, logits_rows)));
   std::byte* next = a.memory->data();
-  for (Activation* part : {&a.residual, &a.normed, &a.qkv, &a.attended, &a.gate_up, &a.gated}) {
+  for (Activation* part : {&a.residual, &a.normed, &a.qkv, &a.attended, &a.gated}) {
     part->data = next;
     next += PaddedBytes(rows, part->width, part->element_bytes);
   }
@@ -192,8 +190,8 @@ void Decoder::FeedForward(const Layer& layer, const Batch& batch, int64_t first)
   const Activations& a = activations_;
   Norm(*layer.ffn_norm, batch, first);
   ForPhases(batch, first, [&](int64_t begin, int64_t end, Phase phase) {
-    backend_.GatedMatMul(a.gated.Rows(begin, end), a.gate_up.Rows(begin, end),
-                         a.normed.Rows(begin, end), *layer.gate_up, phase);
+    backend_.GatedMatMul(a.gated.Rows(begin, end), a.normed.Rows(begin, end), *layer.gate_up,
+                         phase);
   });
   AddToResidual(a.gated, *layer.down, batch, first);
 }

@@ -76,7 +76,7 @@ class Decoder {
     std::unique_ptr<DeviceBuffer> memory;
     int64_t rows = 0;
     int64_t logits_rows = 0;
-    Activation residual, normed, qkv, attended, gate_up, gated, logits;
+    Activation residual, normed, qkv, attended, gated, logits;
     Activation logits_part;  // a rank's columns of the logits
   };
 

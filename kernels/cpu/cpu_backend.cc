@@ -86,8 +86,7 @@ class CpuBackend final : public Backend {
                 float epsilon) override;
   void MatMul(Tensor out, Tensor x, const PreparedWeight& weight, bool accumulate,
               Phase phase) override;
-  void GatedMatMul(Tensor out, Tensor gate_up, Tensor x, const PreparedWeight& weight,
-                   Phase phase) override;
+  void GatedMatMul(Tensor out, Tensor x, const PreparedWeight& weight, Phase phase) override;
   void RopeAndStoreKv(Tensor qkv, const Batch& batch, const ModelConfig& config, const KvPool& pool,
                       int layer) override;
   void Attention(Tensor out, Tensor qkv, const Batch& batch, const ModelConfig& config,
@@ -120,6 +119,7 @@ class CpuBackend final : public Backend {
   PrefillMatMul prefill_;
   std::vector<std::vector<std::byte>> scratch_;  // by worker
   std::vector<std::byte> packed_rows_;
+  std::unique_ptr<DeviceBuffer> gate_up_;  // [rows, 2 ffn_hidden] of float32, of the largest step
   AttentionPlan attention_;
   std::vector<double> rope_frequencies_;
   std::vector<float> cosines_, sines_;              // [rows][head_dim / 2] of the step
@@ -190,6 +190,12 @@ absl::Status CpuBackend::BeginStep(const Batch& batch, const ModelConfig& config
   cosines_.resize(batch.rows() * pairs);
   sines_.resize(batch.rows() * pairs);
   row_sequence_.resize(batch.rows());
+  const int64_t gate_up_bytes =
+      batch.rows() * 2 * config.ffn_hidden * static_cast<int64_t>(sizeof(float));
+  if (gate_up_ == nullptr || gate_up_->bytes() < gate_up_bytes) {
+    gate_up_ = nullptr;
+    LH_ASSIGN_OR_RETURN(gate_up_, memory_.Allocate(gate_up_bytes));
+  }
   for (const BatchSequence& sequence : batch.sequences) {
     for (int64_t i = 0; i < sequence.tokens; ++i) row_sequence_[sequence.row + i] = &sequence;
   }
@@ -351,8 +357,8 @@ void CpuBackend::Attention(Tensor out, Tensor qkv, const Batch& batch, const Mod
   });
 }
 
-void CpuBackend::GatedMatMul(Tensor out, Tensor gate_up, Tensor x, const PreparedWeight& weight,
-                             Phase phase) {
+void CpuBackend::GatedMatMul(Tensor out, Tensor x, const PreparedWeight& weight, Phase phase) {
+  const Tensor gate_up = {reinterpret_cast<float*>(gate_up_->data()), out.rows, 2 * out.width};
   MatMul(gate_up, x, weight, false, phase);
   ForRows(out.rows, [&](int64_t first, int64_t end, int worker) {
     for (int64_t row = first; row < end; ++row) {

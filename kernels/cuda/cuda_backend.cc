@@ -126,8 +126,7 @@ class CudaBackend final : public Backend {
                 float epsilon) override;
   void MatMul(Tensor out, Tensor x, const PreparedWeight& weight, bool accumulate,
               Phase phase) override;
-  void GatedMatMul(Tensor out, Tensor gate_up, Tensor x, const PreparedWeight& weight,
-                   Phase phase) override;
+  void GatedMatMul(Tensor out, Tensor x, const PreparedWeight& weight, Phase phase) override;
   void RopeAndStoreKv(Tensor qkv, const Batch& batch, const ModelConfig& config, const KvPool& pool,
                       int layer) override;
   void Attention(Tensor out, Tensor qkv, const Batch& batch, const ModelConfig& config,
@@ -440,8 +439,7 @@ void CudaBackend::Attention(Tensor out, Tensor qkv, const Batch& batch, const Mo
   if (layer + 1 == kFirstPartLayers) graphs_.Cut();
 }
 
-void CudaBackend::GatedMatMul(Tensor out, Tensor gate_up, Tensor x, const PreparedWeight& weight,
-                              Phase phase) {
+void CudaBackend::GatedMatMul(Tensor out, Tensor x, const PreparedWeight& weight, Phase phase) {
   const CudaWeight& w = Cast(weight);
   LH_CHECK(w.use == WeightUse::kGated && x.width == w.cols && 2 * out.width == w.rows &&
                x.rows == out.rows,

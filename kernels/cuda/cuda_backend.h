@@ -4,7 +4,7 @@
 //
 // Precision. Weights are bf16: rounded once at load, from whatever the file has. The residual
 // stream, the logits, norms, rotations, softmax and all sums are float32; what passes between
-// kernels (normed, qkv, attended, gate_up and gated rows) and KV is bf16. Biases are rounded to
+// kernels (normed, qkv, attended and gated rows) and KV is bf16. Biases are rounded to
 // bf16.
 //
 // Shapes: head_dim 64 or 128, KV blocks of a multiple of 16 tokens, widths that are multiples of 8.

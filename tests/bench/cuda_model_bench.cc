@@ -252,7 +252,7 @@ class Operations {
     };
     const Tensor residual = tensor(c.hidden, 4), normed = tensor(c.hidden, 2);
     const Tensor qkv = tensor(qkv_width, 2), attended = tensor(q_width, 2);
-    const Tensor gate_up = tensor(int64_t{2} * c.ffn_hidden, 2), gated = tensor(c.ffn_hidden, 2);
+    const Tensor gated = tensor(c.ffn_hidden, 2);
     LH_CHECK(backend_.BeginStep(batch, c, pool_).ok(), "BeginStep");
     backend_.Embed(residual, *head_, batch.tokens);
     double sum = 0;
@@ -303,7 +303,7 @@ class Operations {
     measure("attention out", c.hidden, q_width,
             [&] { backend_.MatMul(residual, attended, *out_, true, phase); });
     measure("gate and up", int64_t{2} * c.ffn_hidden, c.hidden,
-            [&] { backend_.GatedMatMul(gated, gate_up, normed, *gate_up_, phase); });
+            [&] { backend_.GatedMatMul(gated, normed, *gate_up_, phase); });
     measure("down", c.hidden, c.ffn_hidden,
             [&] { backend_.MatMul(residual, gated, *down_, true, phase); });
     std::printf("  %-16s %9.1f, %d layers %.2f ms\n", "sum", sum, c.layers, sum * c.layers / 1e3);
