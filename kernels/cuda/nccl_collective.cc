@@ -9,6 +9,8 @@
 #include "absl/synchronization/mutex.h"
 #include "common/base/status.h"
 #include "common/runtime/rank_barrier.h"
+#include "common/runtime/run_and_wait.h"
+#include "common/runtime/thread_loop.h"
 
 namespace longhaul {
 namespace {
@@ -31,10 +33,10 @@ class Communicator {
     absl::MutexLock lock(&mutex_);
     return comm_ == nullptr ? ncclSuccess : call(comm_);
   }
-  // Ends what is queued, too.
-  void End() {
+  // It has ended from now on: null where it had before.
+  ncclComm_t Take() {
     absl::MutexLock lock(&mutex_);
-    if (comm_ != nullptr) (void)ncclCommAbort(std::exchange(comm_, nullptr));
+    return std::exchange(comm_, nullptr);
   }
 
  private:
@@ -44,12 +46,26 @@ class Communicator {
 
 struct Group {
   explicit Group(int width) : barrier(width), communicators(width) {}
+  // The last rank is gone, and all recordings with it: the aborts end.
+  ~Group() {
+    RunAndWait(aborts, [] {});
+  }
+
+  // Ends what is queued, too. NCCL's abort tells the kernels at once, but returns only when no
+  // recorded step holds a communicator any more, and those go with their backends: so it has a
+  // thread of its own.
   void End(absl::Status why) {
     barrier.Break(std::move(why));
-    for (Communicator& communicator : communicators) communicator.End();
+    for (Communicator& communicator : communicators) {
+      if (const ncclComm_t comm = communicator.Take()) {
+        aborts.Post([comm] { (void)ncclCommAbort(comm); });
+      }
+    }
   }
+
   RankBarrier barrier;
   std::vector<Communicator> communicators;
+  ThreadLoop aborts{{.name = "nccl-abort"}};
 };
 
 absl::Status NcclStatus(ncclResult_t result, absl::string_view what) {

@@ -3,6 +3,7 @@
 // enough.
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cmath>
 
 #include "kernels/cuda/cuda_backend.h"
@@ -65,6 +66,22 @@ TEST_P(CudaRanksTest, ChunksChangeNoBit) {
   for (const int64_t chunk : {37, 256}) {
     EXPECT_EQ(ranks.Prompt(tokens, chunk, blocks), want) << chunk;
     EXPECT_EQ(ranks.Kv(blocks), want_kv) << chunk;
+  }
+}
+
+// Recorded steps hold NCCL's communicators, whose end waits for them.
+TEST_P(CudaRanksTest, AGroupWithRecordedStepsEndsAtOnce) {
+  const ModelFile model = Model(false);
+  const std::vector<int32_t> prompt = RandomTokens(100, model.config.vocab, 7);
+  RunningRanks ranks(model, Ranks());
+  const std::vector<BlockId> blocks = ranks.Blocks(0, 20);
+  ranks.Prompt(prompt, 64, blocks);
+  ranks.Generate(prompt, 8, blocks);
+  const auto start = std::chrono::steady_clock::now();
+  ranks.collective(0).Abort(absl::InternalError("a test's whim"));
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(2));
+  for (int rank = 0; rank < GetParam(); ++rank) {
+    EXPECT_EQ(ranks.collective(rank).status().code(), absl::StatusCode::kAborted);
   }
 }
 
