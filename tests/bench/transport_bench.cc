@@ -18,6 +18,7 @@
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/flags/flag.h"
@@ -25,6 +26,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "common/base/check.h"
+#include "common/base/status.h"
 #include "common/runtime/thread_loop.h"
 #include "kv_transfer/lane/lane_transport.h"
 #include "kv_transfer/nccl/nccl_lane.h"
@@ -69,30 +71,20 @@ std::string ReadAll(int fd) {
   return bytes;
 }
 
-struct Wire {
-  std::unique_ptr<Transport> transport;
-  Poller* poller = nullptr;  // the transport itself
-};
-
-template <typename T>
-Wire Take(absl::StatusOr<std::unique_ptr<T>> transport) {
-  LH_CHECK(transport.ok(), transport.status().ToString());
-  Poller* const poller = transport->get();
-  return {*std::move(transport), poller};
-}
-
-Wire OpenWire(KvMemory& memory) {
-  if (absl::GetFlag(FLAGS_kv_transport) == "nccl") {
-    auto lanes = MakeNcclLanes({.memory = &memory, .blocks_max = absl::GetFlag(FLAGS_nccl_blocks)});
-    LH_CHECK(lanes.ok(), lanes.status().ToString());
-    return Take(LaneTransport::Make(*std::move(lanes), "127.0.0.1"));
+absl::StatusOr<std::unique_ptr<WireTransport>> MakeTransport(KvMemory& memory) {
+  const std::string name = absl::GetFlag(FLAGS_kv_transport);
+  if (name == "nccl") {
+    LH_ASSIGN_OR_RETURN(
+        std::unique_ptr<LaneMaker> lanes,
+        MakeNcclLanes({.memory = &memory, .blocks_max = absl::GetFlag(FLAGS_nccl_blocks)}));
+    return LaneTransport::Make(std::move(lanes), "127.0.0.1");
   }
-  LH_CHECK(absl::GetFlag(FLAGS_kv_transport) == "ucx", "--kv_transport is ucx or nccl");
-  return Take(UcxTransport::Make({.transports = absl::GetFlag(FLAGS_transports),
-                                  .network_only = absl::GetFlag(FLAGS_network),
-                                  .log_level = absl::GetFlag(FLAGS_ucx_log),
-                                  .memory = &memory,
-                                  .segment_bytes_max = absl::GetFlag(FLAGS_segment_bytes)}));
+  LH_CHECK(name == "ucx", "--kv_transport is ucx or nccl");
+  return UcxTransport::Make({.transports = absl::GetFlag(FLAGS_transports),
+                             .network_only = absl::GetFlag(FLAGS_network),
+                             .log_level = absl::GetFlag(FLAGS_ucx_log),
+                             .memory = &memory,
+                             .segment_bytes_max = absl::GetFlag(FLAGS_segment_bytes)});
 }
 
 // One end: keeps a window of operations going until all messages have passed.
@@ -103,8 +95,8 @@ class End {
         warm_up_(absl::GetFlag(FLAGS_messages) / 10 + 1),
         messages_(absl::GetFlag(FLAGS_messages) + warm_up_),
         memory_(OpenMemory(absl::GetFlag(sends ? FLAGS_sender_device : FLAGS_device))),
-        wire_(OpenWire(memory_->memory())),
-        loop_({.name = "transfer", .spin_us = absl::GetFlag(FLAGS_spin_us)}, wire_.poller) {
+        transport_(OpenTransport(memory_->memory())),
+        loop_({.name = "transfer", .spin_us = absl::GetFlag(FLAGS_spin_us)}, transport_.get()) {
     const int64_t bytes = place_bytes_ * absl::GetFlag(FLAGS_buffers);
     places_ = memory_->Filled(std::max(bytes, PieceMemory::kSlabBytes), std::byte{1});
   }
@@ -112,7 +104,7 @@ class End {
   std::string Accept() {
     std::string address;
     OnLoop([&] {
-      auto accepted = wire_.transport->Accept();
+      auto accepted = transport_->Accept();
       LH_CHECK(accepted.ok(), accepted.status().ToString());
       link_ = std::move(accepted->link);
       address = accepted->address;
@@ -120,7 +112,7 @@ class End {
     return address;
   }
   void Connect(const std::string& address) {
-    OnLoop([&] { link_ = *wire_.transport->Connect(address); });
+    OnLoop([&] { link_ = *transport_->Connect(address); });
   }
   void Run() {
     loop_.Post([this] {
@@ -147,6 +139,11 @@ class End {
     auto memory = PieceMemory::Open(cuda ? MemoryKind::kCuda : MemoryKind::kHost, device);
     LH_CHECK(memory.ok(), memory.status().ToString());
     return *std::move(memory);
+  }
+  static std::unique_ptr<WireTransport> OpenTransport(KvMemory& memory) {
+    auto transport = MakeTransport(memory);
+    LH_CHECK(transport.ok(), transport.status().ToString());
+    return *std::move(transport);
   }
 
   void OnLoop(absl::FunctionRef<void()> body) {
@@ -198,7 +195,7 @@ class End {
   const int64_t place_bytes_ =
       absl::GetFlag(FLAGS_bytes) * (absl::GetFlag(FLAGS_pieces) > 1 ? 2 : 1);
   std::unique_ptr<DeviceBuffer> places_;  // one allocation, as a pool of KV is
-  const Wire wire_;
+  const std::unique_ptr<WireTransport> transport_;
   ThreadLoop loop_;
   std::unique_ptr<Link> link_;
   absl::Notification finished_;

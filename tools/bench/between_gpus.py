@@ -4,7 +4,7 @@
     python3 tools/bench/between_gpus.py --bin build/release/bin [--sender_device 0] [--device 1] [--rounds 2] [--json FILE]
 
 Two processes, one on each GPU; KV of 8,192 tokens of Llama-3-8B's shape, 1 GiB, lies in one allocation on both sides, and goes
-over as messages of a layer and so many tokens, some times over. A message is in one piece, or in as many as it has blocks of 64
+over as messages of a layer and so many tokens, --times over. A message is in one piece, or in as many as it has blocks of 64
 tokens, none beside the other, which is the worst that a pool can do. The ceiling is the fastest copy of any size. The best of
 several rounds counts, for what else a machine does only makes it slower. Exits with 1 when the workers' own message size, in one
 piece, has less than --bar of the ceiling over one of the transports.
@@ -22,11 +22,11 @@ TOKEN_BYTES = 4096  # of a layer
 BLOCK_TOKENS = 64
 UNIT_TOKENS = 2048  # the workers' transfer unit on a GPU
 WINDOW = 128  # four units of 32 layers, as decode workers grant
-REPEATS = 6
 CEILING_SECONDS, LINK_SECONDS = 60, 25
-# (transport, more flags)
-LINKS = (("ucx", ()), ("nccl", ()), ("nccl", ("--nccl_blocks=32",)))
-TOKENS = (512, UNIT_TOKENS, 8192)
+# (tokens of a message, pieces)
+SHAPES = ((UNIT_TOKENS, 1), (512, 1), (8192, 1), (UNIT_TOKENS, UNIT_TOKENS // BLOCK_TOKENS))
+# (transport, more flags, shapes)
+LINKS = (("ucx", (), SHAPES), ("nccl", (), SHAPES), ("nccl", ("--nccl_blocks=32",), SHAPES[:1]))
 
 
 def objects(text):
@@ -49,14 +49,13 @@ def ceiling(folder, arguments):
     return rows
 
 
-def measure(folder, arguments, link, tokens, pieces):
-    """The best of several rounds; an error's text instead of a rate where all failed."""
-    transport, flags = link
+def measure(folder, arguments, transport, flags, tokens, pieces):
+    """The best of several rounds, with an error's text where one failed."""
     message = tokens * TOKEN_BYTES
     buffers = KV_BYTES // message
     command = [folder / "transport_bench", f"--memory={arguments.memory}", f"--kv_transport={transport}",
                f"--device={arguments.device}", f"--sender_device={arguments.sender_device}", f"--bytes={message}",
-               f"--pieces={pieces}", f"--buffers={buffers}", f"--messages={REPEATS * buffers}",
+               f"--pieces={pieces}", f"--buffers={buffers}", f"--messages={arguments.times * buffers}",
                f"--window={min(WINDOW, buffers)}", *flags]
     row = {"transport": transport, "flags": list(flags), "tokens": tokens, "bytes": message, "pieces": pieces}
     best = 0.0
@@ -76,6 +75,7 @@ def main():
     parser.add_argument("--sender_device", type=int, default=0)
     parser.add_argument("--device", type=int, default=1, help="the receiver's")
     parser.add_argument("--memory", choices=("cuda", "host"), default="cuda", help="host: does it work? UCX only, no ceiling")
+    parser.add_argument("--times", type=int, default=24, help="that the whole KV goes over")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--bar", type=float, default=0.85)
     parser.add_argument("--json", help="where all figures go")
@@ -85,16 +85,15 @@ def main():
     best_copy = max((row["gb_per_s"] for row in ceilings if row["what"] == "copy" and row["ways"] == 1), default=float("nan"))
     rows, missed = [], []
     print(f"{'link':<22} {'MiB':>6} {'pieces':>8} {'GB/s':>8} {'share':>6}   path")
-    for link in LINKS if on_gpus else LINKS[:1]:
-        for tokens in TOKENS:
-            for pieces in (1, tokens // BLOCK_TOKENS):
-                row = measure(arguments.bin, arguments, link, tokens, pieces)
-                row["share"] = row["gb_per_s"] / best_copy
-                rows.append(row)
-                print(f"{' '.join((link[0], *link[1])):<22} {row['bytes'] / (1 << 20):>6g} {pieces:>8} {row['gb_per_s']:>8.1f} "
-                      f"{row['share']:>6.2f}   {row.get('path', row.get('error', ''))}", flush=True)
-                if tokens == UNIT_TOKENS and pieces == 1 and not link[1] and row["share"] < arguments.bar:
-                    missed.append(f"missed: {link[0]}: {row['share']:.2f} of a plain copy, bar {arguments.bar}")
+    for transport, flags, shapes in LINKS if on_gpus else LINKS[:1]:
+        for tokens, pieces in shapes:
+            row = measure(arguments.bin, arguments, transport, flags, tokens, pieces)
+            row["share"] = row["gb_per_s"] / best_copy
+            rows.append(row)
+            print(f"{' '.join((transport, *flags)):<22} {row['bytes'] / (1 << 20):>6g} {pieces:>8} {row['gb_per_s']:>8.1f} "
+                  f"{row['share']:>6.2f}   {row.get('path', row.get('error', ''))}", flush=True)
+            if (tokens, pieces) == SHAPES[0] and not flags and row["share"] < arguments.bar:
+                missed.append(f"missed: {transport}: {row['share']:.2f} of a plain copy, bar {arguments.bar}")
     if arguments.json:
         pathlib.Path(arguments.json).write_text(json.dumps({"ceilings": ceilings, "links": rows}), encoding="utf-8")
     print("\n".join(missed))

@@ -23,8 +23,12 @@ TWO_RANKS = {
 }
 # Their CPU cases have run where the build was made; these filters leave the GPU's.
 TRANSPORT_TESTS = {
-    "ucx_contract_test": "*/Cuda", "transport_peer_test": "*Cuda", "self_test_process_test": "*Cuda",
+    "ucx_contract_test": "*/Cuda", "transport_peer_test": "*/UcxCuda", "self_test_process_test": "*/UcxCuda",
     "nccl_contract_test": "NcclLaneTest.*:NcclOneGpuTest.*",
+}
+TWO_GPUS_TESTS = {
+    "lanes": ("nccl_contract_test", "Nccl/*"), "ucx-peers": ("transport_peer_test", "*/UcxTwoGpus"),
+    "nccl-peers": ("transport_peer_test", "*/NcclCuda"), "self-tests": ("self_test_process_test", "*/UcxTwoGpus:*/NcclCuda"),
 }
 # What of tests/gpu/test_two_gpus.py runs by itself, so that one that hangs leaves the others.
 PAIRS = {
@@ -119,8 +123,9 @@ PARTS = (
          lambda: [_pytest("serving", "test_serving.py", 300)], SERVERS),
     Part("truth", "logits and tokens against Hugging Face transformers'",
          lambda: [_pytest("truth", "test_transformers.py", 300)], ("model_generate",)),
-    Part("lanes", "NCCL's lanes between two GPUs: the transports' contract",
-         lambda: [_gtest("nccl_contract_test", "Nccl/*", 75)], ("nccl_contract_test",), gpus=2),
+    Part("wires", "links between two GPUs: their contract, and peers that are stopped and killed",
+         lambda: [_gtest(binary, cases, 75, name) for name, (binary, cases) in TWO_GPUS_TESTS.items()],
+         tuple({binary for binary, _ in TWO_GPUS_TESTS.values()}), gpus=2, seconds=140),
     Part("ranks", "a model of two ranks, and their sums", _ranks, RANKS_TESTS, gpus=2, seconds=110),
     Part("pairs", "workers on two GPUs against one process; a worker killed while KV crosses",
          lambda: [_pytest(f"pairs-{name}", "test_two_gpus.py", 75, "-k", chosen) for name, chosen in PAIRS.items()],
