@@ -345,7 +345,6 @@ void Dispatcher::AttemptFailed(uint64_t id, const absl::Status& status) {
 }
 
 void Dispatcher::WorkerLost(uint64_t incarnation) {
-  policy_->Forget(incarnation);
   std::vector<uint64_t> orphans;
   for (const auto& [id, running] : running_) {
     if (running->incarnation == incarnation && running->worker_call != nullptr) {

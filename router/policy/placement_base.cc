@@ -122,8 +122,6 @@ void PlacementBase::Placed(const RequestFacts& facts, const ClusterView& view,
   }
 }
 
-void PlacementBase::Forget(uint64_t incarnation) { index_.Forget(incarnation); }
-
 int64_t PlacementBase::CachedTokens(const RequestFacts& facts, const WorkerView& worker) const {
   const int64_t tokens = index_.Match(worker.incarnation, facts.prefix_chain) * facts.block_tokens;
   return std::max(std::min(tokens, facts.prompt_tokens - 1), int64_t{0});

@@ -19,7 +19,6 @@ class PlacementBase : public Policy {
                                           int64_t now_us) final;
   void Placed(const RequestFacts& facts, const ClusterView& view, const Placement& placement,
               int64_t now_us) override;
-  void Forget(uint64_t incarnation) final;
 
  protected:
   // One of `candidates` (not empty, indexes into view.decode).

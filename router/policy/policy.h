@@ -59,8 +59,8 @@ struct PolicyOptions {
   bool local_prefill = true;
   // Prefill workers named to the decode worker, in order.
   int prefill_choices = 3;
-  // Memory of the prefix index, in blocks over all workers.
-  int64_t prefix_blocks_max = 1 << 18;
+  // Memory of the prefix index, in blocks over all workers; 8 bytes each.
+  int64_t prefix_blocks_max = 1 << 20;
 };
 
 class Policy {
@@ -72,8 +72,6 @@ class Policy {
   // The request went there: its prefix will be cached on those workers.
   virtual void Placed(const RequestFacts& facts, const ClusterView& view,
                       const Placement& placement, int64_t now_us) = 0;
-  // Nothing of this incarnation exists any more.
-  virtual void Forget(uint64_t incarnation) = 0;
 };
 
 // "round-robin", "least-loaded", "prefix-affinity" or "context-length"; the error names them.

@@ -1,6 +1,7 @@
 #include "router/policy/prefix_index.h"
 
 #include <algorithm>
+#include <bit>
 
 namespace longhaul {
 namespace {
@@ -8,6 +9,9 @@ namespace {
 // Half a block's name: two blocks with one key are as rare as two with one name in 64 bits, and
 // cost a prediction.
 uint64_t KeyOf(uint64_t incarnation, const Hash128& block) { return block.low ^ incarnation; }
+
+// So many unknown blocks in a row end a prefix: some may have lost their places to others.
+constexpr size_t kUnknownMax = 16;
 
 }  // namespace
 
@@ -22,75 +26,29 @@ std::vector<Hash128> ChainOf(absl::Span<const int32_t> tokens, int block_tokens,
   return chain;
 }
 
-int32_t PrefixIndex::TakeSlot() {
-  if (!free_slots_.empty()) {
-    const int32_t slot = free_slots_.back();
-    free_slots_.pop_back();
-    return slot;
-  }
-  if (static_cast<int64_t>(entries_.size()) <= entries_max_) {
-    entries_.emplace_back();
-    return static_cast<int32_t>(entries_.size()) - 1;
-  }
-  const int32_t oldest = entries_[kEnds].younger;
-  slot_of_.erase(entries_[oldest].key);
-  Unlink(oldest);
-  return oldest;
-}
+PrefixIndex::PrefixIndex(int64_t entries_max)
+    : places_(std::bit_ceil<uint64_t>((entries_max + 7) / 8)) {}
 
-void PrefixIndex::Unlink(int32_t slot) {
-  const Entry& entry = entries_[slot];
-  entries_[entry.older].younger = entry.younger;
-  entries_[entry.younger].older = entry.older;
-}
-
-void PrefixIndex::LinkYoungest(int32_t slot) {
-  Entry& ends = entries_[kEnds];
-  entries_[slot].older = ends.older;
-  entries_[slot].younger = kEnds;
-  entries_[ends.older].younger = slot;
-  ends.older = slot;
-}
-
-// From the end, so that the first blocks of a prefix are the youngest and eviction shortens
-// prefixes instead of cutting off their heads.
+// From the end, so that the first blocks of a prefix are the youngest and it shortens with age
+// instead of losing its head.
 void PrefixIndex::Add(uint64_t incarnation, absl::Span<const Hash128> chain) {
-  const auto kept = chain.subspan(0, std::min<size_t>(chain.size(), entries_max_));
-  for (size_t i = kept.size(); i-- > 0;) {
-    const uint64_t key = KeyOf(incarnation, kept[i]);
-    int32_t slot = 0;
-    if (const auto found = slot_of_.find(key); found != slot_of_.end()) {
-      slot = found->second;
-      Unlink(slot);
-    } else {
-      slot = TakeSlot();
-      entries_[slot].incarnation = incarnation;
-      entries_[slot].key = key;
-      slot_of_.emplace(key, slot);
-    }
-    LinkYoungest(slot);
+  for (size_t i = chain.size(); i-- > 0;) {
+    const uint64_t key = KeyOf(incarnation, chain[i]);
+    auto& keys = places_[PlaceOf(key)].keys;
+    const auto old = std::find(keys.begin(), keys.end() - 1, key);  // or the oldest
+    std::move_backward(keys.begin(), old, old + 1);
+    keys.front() = key;
   }
 }
 
 int64_t PrefixIndex::Match(uint64_t incarnation, absl::Span<const Hash128> chain) const {
-  int64_t blocks = 0;
-  while (blocks < static_cast<int64_t>(chain.size()) &&
-         slot_of_.contains(KeyOf(incarnation, chain[blocks]))) {
-    ++blocks;
+  size_t blocks = 0;
+  for (size_t i = 0; i < chain.size() && i < blocks + kUnknownMax; ++i) {
+    const uint64_t key = KeyOf(incarnation, chain[i]);
+    const auto& keys = places_[PlaceOf(key)].keys;
+    if (std::find(keys.begin(), keys.end(), key) != keys.end()) blocks = i + 1;
   }
-  return blocks;
-}
-
-void PrefixIndex::Forget(uint64_t incarnation) {
-  for (int32_t slot = entries_[kEnds].younger; slot != kEnds;) {
-    const int32_t next = entries_[slot].younger;
-    if (entries_[slot].incarnation == incarnation) {
-      slot_of_.erase(entries_[slot].key);
-      Unlink(slot);
-      free_slots_.push_back(slot);
-    }
-    slot = next;
-  }
+  return static_cast<int64_t>(blocks);
 }
 
 }  // namespace longhaul

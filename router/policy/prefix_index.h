@@ -1,13 +1,17 @@
 // PrefixIndex: which worker probably holds which prefix in its KV cache. An estimate made from what
 // this router sent where: workers evict on their own, so a hit may be false, and costs only the
-// prediction. Bounded: the least recently used entry makes room. Pure. A long prompt names hundreds
-// of blocks while other requests wait for the router's loop, so entries lie in one array.
+// prediction. An incarnation that is gone is never asked for again; what was known of it ages.
+// Pure.
+//
+// Bounded as a processor's cache is: a block has eight places, one line of memory, and the oldest
+// there makes room. A long prompt names hundreds of blocks while other requests wait for the
+// router's loop.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/types/span.h"
 #include "common/base/hash.h"
 
@@ -19,33 +23,23 @@ std::vector<Hash128> ChainOf(absl::Span<const int32_t> tokens, int block_tokens,
 
 class PrefixIndex {
  public:
-  explicit PrefixIndex(int64_t entries_max) : entries_max_(entries_max), entries_(1) {}
+  // Room for `entries_max` blocks on workers, rounded up, 8 bytes each. All of a prefix is kept
+  // until some eighth of that came after it.
+  explicit PrefixIndex(int64_t entries_max);
 
   void Add(uint64_t incarnation, absl::Span<const Hash128> chain);
-  // How many leading blocks of `chain` the worker probably holds.
+  // How many leading blocks of `chain` the worker probably holds: a block that is known tells of
+  // all before it.
   int64_t Match(uint64_t incarnation, absl::Span<const Hash128> chain) const;
-  void Forget(uint64_t incarnation);
-
-  int64_t entries() const { return static_cast<int64_t>(slot_of_.size()); }
 
  private:
-  // One block on one worker, between its neighbours by age.
-  struct Entry {
-    uint64_t incarnation = 0;
-    uint64_t key = 0;
-    int32_t older = 0;
-    int32_t younger = 0;
+  struct alignas(64) Places {
+    std::array<uint64_t, 8> keys = {};  // the youngest first; 0: nothing
   };
-  static constexpr int32_t kEnds = 0;  // the slot between the youngest and the oldest entry
 
-  int32_t TakeSlot();
-  void Unlink(int32_t slot);
-  void LinkYoungest(int32_t slot);
+  size_t PlaceOf(uint64_t key) const { return key & (places_.size() - 1); }
 
-  const int64_t entries_max_;
-  std::vector<Entry> entries_;
-  std::vector<int32_t> free_slots_;
-  absl::flat_hash_map<uint64_t, int32_t> slot_of_;  // by key
+  std::vector<Places> places_;  // a power of two
 };
 
 }  // namespace longhaul

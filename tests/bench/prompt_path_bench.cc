@@ -53,6 +53,7 @@
 #include "prefill_worker/prefill_worker.h"
 #include "router/core/grpc_worker_client.h"
 #include "router/core/router_app.h"
+#include "tests/bench/traced_doors.h"
 
 ABSL_FLAG(std::vector<std::string>, tokens, std::vector<std::string>({"32768", "131072"}),
           "Prompt lengths; of text, as many bytes as the tokenizer makes about so many of.");
@@ -64,83 +65,10 @@ ABSL_FLAG(std::string, model, "", "GGUF file or Hugging Face folder whose tokeni
 namespace longhaul {
 namespace {
 
-enum Stamp { kSent, kGenerateCalled, kGenerateCame, kPrefillCalled, kPrefillCame, kStep, kStamps };
 constexpr std::array<const char*, kStamps - 1> kStages = {"router", "generate", "decode", "prefill",
                                                           "first"};
 constexpr int kVocab = 128'256;  // Llama 3's: ids of up to six digits
 constexpr int64_t kContextTokens = 1 << 18;
-
-int64_t NowNs() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
-
-// The request under way: one at a time. Threads hand each other the request, and with it this.
-struct Trace {
-  void Mark(Stamp stamp) { at_ns[stamp] = NowNs(); }
-  std::array<int64_t, kStamps> at_ns{};
-  std::unique_ptr<absl::Notification> stepped;
-};
-
-// Doors that note the time and pass on.
-class TracedWorkerClient final : public WorkerClient {
- public:
-  TracedWorkerClient(Trace* trace, Stamp stamp, WorkerClient* next)
-      : trace_(trace), stamp_(stamp), next_(next) {}
-  TracedWorkerClient(Trace* trace, Stamp stamp, std::unique_ptr<WorkerClient> next)
-      : TracedWorkerClient(trace, stamp, next.get()) {
-    owned_ = std::move(next);
-  }
-  std::unique_ptr<WorkerCall> Generate(GenerateRequest request, OnEvent on_event,
-                                       OnDone done) override {
-    trace_->Mark(stamp_);
-    return next_->Generate(std::move(request), std::move(on_event), std::move(done));
-  }
-  std::unique_ptr<WorkerCall> WatchStatus(int64_t period_us, OnStatus on_status,
-                                          OnDone done) override {
-    return next_->WatchStatus(period_us, std::move(on_status), std::move(done));
-  }
-
- private:
-  Trace* const trace_;
-  const Stamp stamp_;
-  WorkerClient* const next_;
-  std::unique_ptr<WorkerClient> owned_;
-};
-
-class TracedPrefillClient final : public PrefillClient {
- public:
-  TracedPrefillClient(Trace* trace, std::unique_ptr<PrefillClient> next)
-      : trace_(trace), next_(std::move(next)) {}
-  std::unique_ptr<PrefillCall> Prefill(const std::string& address, PrefillCommand::Open open,
-                                       OnPrefillEvent on_event, OnPrefillDone done) override {
-    trace_->Mark(kPrefillCalled);
-    return next_->Prefill(address, std::move(open), std::move(on_event), std::move(done));
-  }
-
- private:
-  Trace* const trace_;
-  const std::unique_ptr<PrefillClient> next_;
-};
-
-class TracedPrefillEndpoint final : public PrefillEndpoint {
- public:
-  TracedPrefillEndpoint(Trace* trace, PrefillEndpoint* next) : trace_(trace), next_(next) {}
-  std::unique_ptr<PrefillCall> Prefill(PrefillCommand::Open open, OnPrefillEvent on_event,
-                                       OnPrefillDone done) override {
-    trace_->Mark(kPrefillCame);
-    return next_->Prefill(std::move(open), std::move(on_event), std::move(done));
-  }
-  std::unique_ptr<WorkerCall> WatchStatus(int64_t period_us, OnStatus on_status,
-                                          OnDone done) override {
-    return next_->WatchStatus(period_us, std::move(on_status), std::move(done));
-  }
-
- private:
-  Trace* const trace_;
-  PrefillEndpoint* const next_;
-};
 
 // Computes nothing, in no time; its first step of a prompt is what the benchmark waits for.
 class NoModel final : public Executor {

@@ -35,35 +35,46 @@ TEST(PrefixIndex, MatchesTheCommonPrefixPerWorker) {
   EXPECT_EQ(index.Match(1, ChainOf(Tokens(64), 16, 9)), 0);  // another salt
 }
 
-TEST(PrefixIndex, ForgetsADeadIncarnationOnly) {
+TEST(PrefixIndex, AKnownBlockTellsOfAllBeforeIt) {
   PrefixIndex index(100);
-  const auto chain = ChainOf(Tokens(64), 16, 0);
-  index.Add(1, chain);
-  index.Add(2, chain);
-  index.Forget(1);
-  EXPECT_EQ(index.Match(1, chain), 0);
-  EXPECT_EQ(index.Match(2, chain), 4);
-  EXPECT_EQ(index.entries(), 4);
-  index.Add(3, ChainOf(Tokens(1600), 16, 0));  // into the forgotten one's places and the rest
-  EXPECT_EQ(index.entries(), 100);
-  EXPECT_EQ(index.Match(3, ChainOf(Tokens(1600), 16, 0)), 100);
+  const auto chain = ChainOf(Tokens(640), 16, 0);
+  index.Add(1, absl::MakeSpan(chain).subspan(10, 1));
+  EXPECT_EQ(index.Match(1, chain), 11);
+  EXPECT_EQ(index.Match(1, absl::MakeSpan(chain).subspan(0, 10)), 0);
+  index.Add(2,
+            absl::MakeSpan(chain).subspan(30, 1));  // after more unknown ones than chance explains
   EXPECT_EQ(index.Match(2, chain), 0);
 }
 
-TEST(PrefixIndex, IsBoundedAndEvictsTailsOfTheLeastRecentlyUsed) {
-  PrefixIndex index(6);
-  const auto a = ChainOf(Tokens(64), 16, 0), b = ChainOf(Tokens(64, 1000), 16, 0);
-  index.Add(1, a);
-  index.Add(1, b);
-  EXPECT_EQ(index.entries(), 6);
-  EXPECT_EQ(index.Match(1, b), 4);
-  EXPECT_EQ(index.Match(1, a), 2);
-  index.Add(1, a);  // now b is the older
-  EXPECT_EQ(index.Match(1, a), 4);
-  EXPECT_EQ(index.Match(1, b), 2);
-  index.Add(1, ChainOf(Tokens(1600), 16, 0));  // longer than the index
-  EXPECT_EQ(index.entries(), 6);
-  EXPECT_EQ(index.Match(1, ChainOf(Tokens(1600), 16, 0)), 6);
+TEST(PrefixIndex, KeepsWhatIsUsedAndLosesWhatIsNot) {
+  constexpr int kEntries = 1 << 14, kBlocks = 256;
+  PrefixIndex index(kEntries);
+  const auto chain_of = [](int number) {
+    return ChainOf(Tokens(16 * kBlocks, number * 7919), 16, 0);
+  };
+  const auto used = chain_of(0), unused = chain_of(1);
+  index.Add(1, used);
+  index.Add(1, unused);
+  // An eighth of the room for others leaves all of both.
+  int number = 2;
+  for (; number < 2 + kEntries / 8 / kBlocks; ++number) index.Add(1, chain_of(number));
+  EXPECT_EQ(index.Match(1, used), kBlocks);
+  EXPECT_EQ(index.Match(1, unused), kBlocks);
+  for (int i = 0; i < 4 * kEntries / kBlocks; ++i, ++number) {
+    index.Add(1, chain_of(number));
+    if (i % 8 == 0) index.Add(1, used);
+  }
+  EXPECT_EQ(index.Match(1, used), kBlocks);
+  EXPECT_EQ(index.Match(1, chain_of(number - 1)), kBlocks);
+  EXPECT_EQ(index.Match(1, unused), 0);
+}
+
+TEST(PrefixIndex, AChainLongerThanItsRoomKeepsItsHead) {
+  PrefixIndex index(64);
+  const auto chain = ChainOf(Tokens(16 * 1000), 16, 0);
+  index.Add(1, chain);
+  EXPECT_GE(index.Match(1, chain), 32);
+  EXPECT_LE(index.Match(1, chain), 200);
 }
 
 }  // namespace
