@@ -43,6 +43,7 @@
 #include "common/base/log.h"
 #include "common/engine/fingerprint.h"
 #include "common/model/model_file.h"
+#include "common/rpc/rpc_server.h"
 #include "common/runtime/run_and_wait.h"
 #include "common/runtime/thread_loop.h"
 #include "decode_worker/decode_service.h"
@@ -229,11 +230,11 @@ class TracedCluster {
   std::unique_ptr<NoModel> model_;
   std::unique_ptr<PrefillWorker> prefill_;
   std::unique_ptr<TracedPrefillEndpoint> endpoint_;
-  std::unique_ptr<PrefillService> prefill_service_;
+  std::unique_ptr<RpcServer> prefill_service_;
   std::unique_ptr<PrefillClient> prefill_client_;
   std::unique_ptr<DecodeWorker> decode_;
   std::unique_ptr<TracedWorkerClient> decode_door_;
-  std::unique_ptr<DecodeService> decode_service_;
+  std::unique_ptr<RpcServer> decode_service_;
   std::unique_ptr<RouterApp> router_;
 };
 
