@@ -90,7 +90,8 @@ class World {
           {process->name(), process->name(), control_.DecodeClient("router", process->name())});
     }
     cluster_ = std::make_unique<Cluster>(&loop_, ClusterOptions{}, std::move(members));
-    policy_ = *MakePolicy(scenario.policy, PolicyOptions{.long_tokens = 100, .prefix_blocks_max = 1 << 14});
+    policy_ = *MakePolicy(scenario.policy,
+                          PolicyOptions{.long_tokens = 100, .prefix_blocks_max = 1 << 14});
     dispatcher_ =
         std::make_unique<Dispatcher>(&loop_, cluster_.get(), policy_.get(),
                                      DispatcherOptions{.context_tokens_max = kSimContextTokens});
