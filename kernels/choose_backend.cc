@@ -11,18 +11,6 @@
 namespace longhaul {
 namespace {
 
-absl::StatusOr<std::vector<int>> DevicesOf(const BackendChoice& choice) {
-  const auto width = static_cast<size_t>(choice.tensor_parallel);
-  std::vector<int> devices = choice.devices;
-  while (choice.devices.size() == 1 && devices.size() < width) {
-    devices.push_back(devices.back() + 1);
-  }
-  if (devices.size() == width) return devices;
-  return absl::InvalidArgumentError(absl::StrCat("--device names ", devices.size(),
-                                                 " GPUs; --tensor_parallel=", width,
-                                                 " takes as many, or the first of them"));
-}
-
 absl::StatusOr<std::vector<BackendRank>> MakeGpuRanks(const BackendChoice& choice) {
   if (choice.tensor_parallel > 1) return MakeCudaRanks(choice.cuda, choice.devices);
   std::vector<BackendRank> ranks(1);
@@ -49,12 +37,24 @@ absl::StatusOr<std::vector<BackendRank>> MakeCpuRanks(const BackendChoice& choic
 
 }  // namespace
 
-absl::StatusOr<std::vector<BackendRank>> ChooseBackend(BackendChoice choice) {
+absl::StatusOr<std::vector<int>> DevicesOf(const BackendChoice& choice, const std::string& flag) {
   if (choice.tensor_parallel < 1 || choice.tensor_parallel > kRanksMax) {
     return absl::InvalidArgumentError(
         absl::StrCat("--tensor_parallel=", choice.tensor_parallel, "; use 1 to ", kRanksMax));
   }
-  LH_ASSIGN_OR_RETURN(choice.devices, DevicesOf(choice));
+  const auto width = static_cast<size_t>(choice.tensor_parallel);
+  std::vector<int> devices = choice.devices;
+  while (choice.devices.size() == 1 && devices.size() < width) {
+    devices.push_back(devices.back() + 1);
+  }
+  if (devices.size() == width) return devices;
+  return absl::InvalidArgumentError(absl::StrCat(flag, " names ", devices.size(),
+                                                 " GPUs; --tensor_parallel=", width,
+                                                 " takes as many, or the first of them"));
+}
+
+absl::StatusOr<std::vector<BackendRank>> ChooseBackend(BackendChoice choice) {
+  LH_ASSIGN_OR_RETURN(choice.devices, DevicesOf(choice, "--device"));
   bool cuda = choice.backend == "cuda";
   std::string why = "--backend";
   if (choice.backend == "auto") {

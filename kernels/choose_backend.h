@@ -25,6 +25,10 @@ struct BackendChoice {
   absl::Status (*carries_device_memory)() = [] { return absl::OkStatus(); };
 };
 
+// The choice's GPUs, one for each rank. Error: InvalidArgument for another number of them, with
+// `flag`, which named them.
+absl::StatusOr<std::vector<int>> DevicesOf(const BackendChoice& choice, const std::string& flag);
+
 // In order of rank. Logs what was chosen and why. Errors: InvalidArgument for a choice that there
 // is not, those of the makers.
 absl::StatusOr<std::vector<BackendRank>> ChooseBackend(BackendChoice choice);

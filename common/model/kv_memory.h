@@ -49,7 +49,8 @@ class KvMemory {
   // thread may free it, before the KvMemory. Error: ResourceExhausted.
   virtual absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(int64_t bytes) = 0;
 
-  // Between any memory that this process can reach; all runs of a call from one kind to one kind.
+  // Between any memory that this process can reach, other devices' included; all runs of a call
+  // from one place to one place.
   virtual void Copy(absl::Span<const Run> runs) = 0;
 
   // Begins the 64-bit XXH3 of each slab, the same from every maker.

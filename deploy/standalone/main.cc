@@ -5,6 +5,8 @@
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
@@ -24,6 +26,7 @@
 #include "common/runtime/thread_loop.h"
 #include "decode_worker/decode_metrics_feed.h"
 #include "decode_worker/decode_worker.h"
+#include "deploy/standalone/gpu_split.h"
 #include "deploy/worker/model_flags.h"
 #include "deploy/worker/model_stack.h"
 #include "kv_transfer/in_process_transport.h"
@@ -34,6 +37,10 @@
 ABSL_FLAG(std::string, name, "standalone", "name of this process in logs and metrics");
 ABSL_FLAG(std::string, http, "127.0.0.1:8000", "host:port of the API; port 0 takes a free one");
 ABSL_FLAG(std::string, served_model_name, "", "what clients call the model; empty: its own name");
+ABSL_FLAG(
+    std::vector<std::string>, decode_device, {},
+    "CUDA's numbers of the decode worker's GPUs, as --device has the prefill worker's; empty: "
+    "the same, each with half of --gpu_memory_share");
 ABSL_FLAG(double, drain_s, 10, "how long a stopping process finishes what it has accepted");
 ABSL_FLAG(std::string, ready_file, "", "written once the process listens");
 
@@ -42,10 +49,17 @@ namespace {
 
 constexpr char kPrefillAddress[] = "in-process";
 
-// What each of the two workers stands on. They share the GPUs.
-absl::StatusOr<std::unique_ptr<ModelStack>> MakeStack(WorkerRole role) {
-  LH_ASSIGN_OR_RETURN(BackendChoice choice, BackendChoiceFromFlags(role));
-  choice.cuda.memory_share /= 2;
+absl::StatusOr<GpuSplit> GpuSplitFromFlags() {
+  LH_ASSIGN_OR_RETURN(BackendChoice prefill, BackendChoiceFromFlags(WorkerRole::kPrefill));
+  LH_ASSIGN_OR_RETURN(BackendChoice decode, BackendChoiceFromFlags(WorkerRole::kDecode));
+  LH_ASSIGN_OR_RETURN(const std::vector<int> decode_devices,
+                      ParseNumbers("--decode_device", absl::GetFlag(FLAGS_decode_device)));
+  return SplitGpus(std::move(prefill), std::move(decode), decode_devices);
+}
+
+// What each of the two workers stands on.
+absl::StatusOr<std::unique_ptr<ModelStack>> MakeStack(WorkerRole role,
+                                                      const BackendChoice& choice) {
   LH_ASSIGN_OR_RETURN(std::vector<BackendRank> ranks, ChooseBackend(choice));
   auto stack = std::make_unique<ModelStack>(std::move(ranks));
   LH_RETURN_IF_ERROR(stack->Load(WorkerModelOptionsFromFlags(role)));
@@ -170,10 +184,12 @@ absl::Status Serve(RouterOptions router_options, ModelStack& prefill_stack,
 absl::Status Main() {
   BlockStopSignals();
   InitLog(absl::GetFlag(FLAGS_name), LogLevel::kInfo);
+  LH_ASSIGN_OR_RETURN(const GpuSplit gpus, GpuSplitFromFlags());
   LH_ASSIGN_OR_RETURN(const std::unique_ptr<ModelStack> prefill_stack,
-                      MakeStack(WorkerRole::kPrefill));
+                      MakeStack(WorkerRole::kPrefill, gpus.prefill));
   LH_ASSIGN_OR_RETURN(const std::unique_ptr<ModelStack> decode_stack,
-                      MakeStack(WorkerRole::kDecode));
+                      MakeStack(WorkerRole::kDecode, gpus.decode));
+  if (!decode_stack->host_visible()) WarnOfWaysThroughHost(gpus);
   LH_ASSIGN_OR_RETURN(RouterOptions options,
                       RouterOptionsFromFlags(prefill_stack->model().file().config));
   return Serve(std::move(options), *prefill_stack, *decode_stack);

@@ -191,31 +191,30 @@ void CudaDevice::SetDone(DeviceEvent event) {
   }
 }
 
+absl::Status CudaDevice::ReachMemoryOf(int other) const {
+  Bind();
+  if (CudaReachOf(device_, other) == CudaReach::kHost) {
+    return absl::UnavailableError(
+        absl::StrCat("GPU ", device_, " does not reach the memory of GPU ", other,
+                     "; use GPUs that NVLink or one PCIe switch connects (nvidia-smi topo -m)"));
+  }
+  const cudaError_t enabled = cudaDeviceEnablePeerAccess(other, 0);
+  if (enabled != cudaErrorPeerAccessAlreadyEnabled) {
+    return CudaStatus(enabled, "cudaDeviceEnablePeerAccess");
+  }
+  (void)cudaGetLastError();
+  return absl::OkStatus();
+}
+
 absl::Status JoinDevices(absl::Span<CudaDevice* const> devices) {
   for (size_t i = 0; i < devices.size(); ++i) {
-    devices[i]->Bind();
     for (size_t j = 0; j < devices.size(); ++j) {
       if (i == j) continue;
-      const int from = devices[i]->number();
-      const int to = devices[j]->number();
-      if (from == to) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("--device names GPU ", from, " twice; each rank needs its own"));
+      if (devices[i]->number() == devices[j]->number()) {
+        return absl::InvalidArgumentError(absl::StrCat("--device names GPU ", devices[i]->number(),
+                                                       " twice; each rank needs its own"));
       }
-      int reaches = 0;
-      LH_RETURN_IF_ERROR(
-          CudaStatus(cudaDeviceCanAccessPeer(&reaches, from, to), "cudaDeviceCanAccessPeer"));
-      if (reaches == 0) {
-        return absl::UnavailableError(absl::StrCat(
-            "GPU ", from, " does not reach the memory of GPU ", to,
-            "; use GPUs that NVLink or one PCIe switch connects (nvidia-smi topo -m)"));
-      }
-      const cudaError_t enabled = cudaDeviceEnablePeerAccess(to, 0);
-      if (enabled == cudaErrorPeerAccessAlreadyEnabled) {
-        (void)cudaGetLastError();
-      } else {
-        LH_RETURN_IF_ERROR(CudaStatus(enabled, "cudaDeviceEnablePeerAccess"));
-      }
+      LH_RETURN_IF_ERROR(devices[i]->ReachMemoryOf(devices[j]->number()));
     }
   }
   return absl::OkStatus();

@@ -37,6 +37,10 @@ class CudaDevice {
   // Makes this device the calling thread's: before any other CUDA call of a thread.
   void Bind() const;
 
+  // Lets this device's kernels and copies reach another's memory. Unavailable when there is no way
+  // but the host's.
+  absl::Status ReachMemoryOf(int other) const;
+
   int64_t capacity_bytes() const;
   // The buffers must not outlive the device. Zeroes nothing.
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(int64_t bytes);

@@ -17,12 +17,6 @@ namespace {
 // Tables of digests hold at least so many slabs, so that most batches find one that fits.
 constexpr int64_t kTableSlabsMin = 4096;
 
-bool IsOnDevice(const void* address) {
-  cudaPointerAttributes attributes;
-  CudaCheck(cudaPointerGetAttributes(&attributes, address), "cudaPointerGetAttributes");
-  return attributes.type == cudaMemoryTypeDevice;
-}
-
 }  // namespace
 
 class CudaKvMemory::Buffer final : public DeviceBuffer {
@@ -117,10 +111,23 @@ absl::StatusOr<std::unique_ptr<DeviceBuffer>> CudaKvMemory::Allocate(int64_t byt
   return std::make_unique<Buffer>(device_, static_cast<std::byte*>(data), bytes);
 }
 
+bool CudaKvMemory::Reaches(const void* address) {
+  cudaPointerAttributes attributes;
+  CudaCheck(cudaPointerGetAttributes(&attributes, address), "cudaPointerGetAttributes");
+  if (attributes.type != cudaMemoryTypeDevice) return false;
+  if (attributes.device == device_.number()) return true;
+  const auto [entry, is_new] = reached_.try_emplace(attributes.device, false);
+  if (is_new) entry->second = device_.ReachMemoryOf(attributes.device).ok();
+  return entry->second;
+}
+
 void CudaKvMemory::Copy(absl::Span<const Run> runs) {
   device_.Bind();
-  // What the host has is not pinned, and one run is the driver's best case.
-  if (runs.size() < 2 || !IsOnDevice(runs[0].to) || !IsOnDevice(runs[0].from)) {
+  if (runs.empty()) return;
+  const bool reaches = Reaches(runs[0].to) && Reaches(runs[0].from);
+  // What the host has is not pinned, a device out of reach is the driver's to find a way to, and
+  // one run is its best case.
+  if (runs.size() == 1 || !reaches) {
     for (const Run& run : runs) {
       CudaCheck(cudaMemcpyAsync(run.to, run.from, run.bytes, cudaMemcpyDefault, stream_),
                 "cudaMemcpyAsync");

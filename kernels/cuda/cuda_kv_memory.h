@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "common/model/kv_memory.h"
 #include "kernels/cuda/cuda_device.h"
@@ -32,10 +33,13 @@ class CudaKvMemory final : public KvMemory {
 
   CudaKvMemory(const CudaDevice& device, CudaPinnedBuffer runs);
   CudaPinnedBuffer TakeTable(int64_t bytes);
+  // Whether the device's kernels reach what lies at `address`.
+  bool Reaches(const void* address);
 
   const CudaDevice& device_;
   cudaStream_t stream_ = nullptr;
-  CudaPinnedBuffer runs_;  // of the copy under way: the device reads them
+  absl::flat_hash_map<int, bool> reached_;  // other devices that were met, by CUDA's number
+  CudaPinnedBuffer runs_;                   // of the copy under way: the device reads them
   // Of digests that are over.
   std::vector<CudaPinnedBuffer> free_tables_;
 };

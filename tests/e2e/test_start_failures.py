@@ -113,6 +113,16 @@ def test_a_transport_that_cannot_be_is_said(model_path, binary, flags, words):
     assert all(word in said for word in words), said
 
 
+@pytest.mark.parametrize("flags, words", [
+    (["--backend=cpu", "--decode_device=1"], ("--decode_device=1", "--backend=cpu")),
+    (["--decode_device=first"], ("--decode_device", "first")),
+    (["--decode_device=99"], ("CUDA",)),  # no such GPU, or none at all: never half of it on the CPU
+])
+def test_a_gpu_for_decode_that_cannot_be_is_said(model_path, flags, words):
+    said = start("longhaul_standalone", f"--model={model_path}", *flags)
+    assert all(word in said for word in words), said
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A folder on a disk of its own with next to nothing free, and how to make room there."""

@@ -27,7 +27,7 @@ TRANSPORT_TESTS = {
     "nccl_contract_test": "NcclLaneTest.*:NcclOneGpuTest.*",
 }
 TWO_GPUS_TESTS = {
-    "lanes": ("nccl_contract_test", "Nccl/*"), "ucx-peers": ("transport_peer_test", "*/UcxTwoGpus"),
+    "pools": ("two_devices_test", "*"), "lanes": ("nccl_contract_test", "Nccl/*"), "ucx-peers": ("transport_peer_test", "*/UcxTwoGpus"),
     "nccl-peers": ("transport_peer_test", "*/NcclCuda"), "self-tests": ("self_test_process_test", "*/UcxTwoGpus:*/NcclCuda"),
 }
 # What of tests/gpu/test_two_gpus.py runs by itself, so that one that hangs leaves the others.
