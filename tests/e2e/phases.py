@@ -28,9 +28,9 @@ class Watch:
     """Waits for a phase of the one request that a cluster has under way, or of one among several alike; `prefill`, `decode`: who
     has it then."""
 
-    def __init__(self, instance, requests=1, block_tokens=BLOCK_TOKENS):
+    def __init__(self, instance, requests=1):
         self.instance = instance
-        self.first_window_blocks = requests * WINDOW_CHUNKS * CHUNK_TOKENS // block_tokens
+        self.first_window_blocks = requests * WINDOW_CHUNKS * CHUNK_TOKENS // BLOCK_TOKENS
         self.said = {process.name: generated_tokens(process) for process in of_role(instance, "decode")}
 
     def _busy(self, role):

@@ -12,7 +12,7 @@ import served_answers
 from served_answers import MEMORY, WORDS, hold, hold_to_the_bit, reference_of
 
 from disturbance import Request, kill, of_role, wait_until_nothing_is_held, wait_until_ready  # noqa: E402
-from phases import FINE, Watch, ask  # noqa: E402
+from phases import BLOCK_TOKENS, FINE, Watch, ask  # noqa: E402
 from tools.launcher import cluster  # noqa: E402
 
 PATIENT = ("--wait_limit_s=600",)
@@ -28,7 +28,6 @@ class Place:
     prefill_flags: tuple = ()
     decode_flags: tuple = ()
     both_flags: tuple = ()  # of a worker that has all of the place
-    block_tokens: int = 64
     # So many and so long that KV crosses for seconds.
     prompts: int = 24
     prompt_tokens: int = 7000
@@ -45,7 +44,7 @@ def _two_gpus(kv_transport):
 
 
 PLACES = {
-    "cpu": Place(("--backend=cpu",), block_tokens=16, prompts=3, prompt_tokens=2000, step_tokens=32, next_seconds=60),
+    "cpu": Place(("--backend=cpu",), prompts=3, prompt_tokens=2000, step_tokens=32, next_seconds=60),
     "ucx": _two_gpus("ucx"),
     "nccl": _two_gpus("nccl"),
 }
@@ -157,7 +156,8 @@ def fresh(noise, kill_place):
         place = kill_place
         steps = FINE | {"prefill_flags": (f"--chunk_tokens_max={place.step_tokens}",)}
         instance = cluster.start(cluster.Shape(
-            str(noise), prefill=prefill, decode=decode, port=0, router_flags=PATIENT, worker_flags=place.worker_flags,
+            str(noise), prefill=prefill, decode=decode, port=0, router_flags=PATIENT,
+            worker_flags=(*place.worker_flags, f"--block_tokens={BLOCK_TOKENS}"),
             prefill_flags=(*steps["prefill_flags"], *place.prefill_flags),
             decode_flags=(*steps["decode_flags"], *place.decode_flags)))
         made.append(instance)
@@ -183,7 +183,7 @@ def test_a_worker_killed_while_kv_crosses_leaves_the_others_serving(fresh, kill_
     in_peace = [request.end().outcome() for request in
                 [Request(instance, prompt, cache_salt="in peace") for prompt in prompts]]
     wait_until_nothing_is_held(instance)
-    watch = Watch(instance, requests=place.prompts, block_tokens=place.block_tokens)
+    watch = Watch(instance, requests=place.prompts)
     requests = [Request(instance, prompt) for prompt in prompts]
     watch.carrying()
     victim = watch.prefill if role == "prefill" else watch.decode
