@@ -182,12 +182,18 @@ StepSequence DecodeScheduler::RunningStep(SequenceId id, const Sequence& sequenc
   return step;
 }
 
-double DecodeScheduler::RoomUs(const StepPlan& plan) const {
-  int64_t context_tokens = 0;
-  for (const StepSequence& running : plan.sequences) context_tokens += running.position;
-  const double step_us =
-      cost_->DecodeStepUs(static_cast<int64_t>(plan.sequences.size()), context_tokens);
-  return std::max(options_.step_target_us - step_us, 0.0);
+double DecodeScheduler::RoomUs(int64_t rows, int64_t context_tokens) const {
+  return std::max(options_.step_target_us - cost_->DecodeStepUs(rows, context_tokens), 0.0);
+}
+
+double DecodeScheduler::prompt_share() const {
+  int64_t rows = 0, context_tokens = 0;
+  for (const auto& [id, sequence] : sequences_) {
+    if (sequence.state != State::kRunning) continue;
+    ++rows;
+    context_tokens += sequence.kv_tokens;
+  }
+  return rows == 0 ? 1.0 : RoomUs(rows, context_tokens) / options_.step_target_us;
 }
 
 StepSequence DecodeScheduler::ChunkStep(const PrefillScheduler::Chunk& chunk) {
@@ -209,9 +215,12 @@ StepPlan DecodeScheduler::Plan(int64_t now_us) {
     if (sequence.state != State::kRunning || sequence.removed) continue;
     if (GrowRunning(id, sequence)) plan.sequences.push_back(RunningStep(id, sequence));
   }
+  int64_t context_tokens = 0;
+  for (const StepSequence& running : plan.sequences) context_tokens += running.position;
+  const auto rows = static_cast<int64_t>(plan.sequences.size());
   // Nobody waits for a step of a chunk alone: it is as long as on a prefill worker.
   const auto chunk =
-      plan.sequences.empty() ? prefill_.Next(now_us) : prefill_.Next(now_us, RoomUs(plan));
+      rows == 0 ? prefill_.Next(now_us) : prefill_.Next(now_us, RoomUs(rows, context_tokens));
   if (chunk.has_value()) plan.sequences.push_back(ChunkStep(*chunk));
   if (plan.sequences.empty()) return plan;
   plan.step = next_step_++;

@@ -101,6 +101,8 @@ class DecodeScheduler {
   std::vector<BlockId> RemoveKeepingBlocks(SequenceId id);
 
   int64_t running() const;
+  // Of the time, for prompts computed here: what the running sequences leave of the step's target.
+  double prompt_share() const;
   int64_t waiting() const { return static_cast<int64_t>(waiting_.size()); }
   int64_t sequences() const { return static_cast<int64_t>(sequences_.size()); }
   const std::vector<int32_t>& tokens(SequenceId id) const { return sequences_.at(id).tokens; }
@@ -131,8 +133,8 @@ class DecodeScheduler {
   bool GrowRunning(SequenceId id, Sequence& sequence);
   int64_t RunningRows(const Sequence& sequence) const;
   StepSequence RunningStep(SequenceId id, const Sequence& sequence) const;
-  // What the running sequences of `plan` leave of the step's target.
-  double RoomUs(const StepPlan& plan) const;
+  // What `rows` running sequences with `context_tokens` before them leave of the step's target.
+  double RoomUs(int64_t rows, int64_t context_tokens) const;
   StepSequence ChunkStep(const PrefillScheduler::Chunk& chunk);
   void Publish(Sequence& sequence);
   void Release(Sequence& sequence);

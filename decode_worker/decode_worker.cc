@@ -411,6 +411,7 @@ WorkerStatus DecodeWorker::Status() const {
     queued_us += cost_.PrefillUs(request->message.prompt_tokens() - 1 - position, position);
   }
   status.set_queue_predicted_us(queued_us);
+  status.set_prompt_share(scheduler_.prompt_share());
   status.set_draining(draining_);
   for (const double coefficient : cost_.coefficients()) status.add_cost_model(coefficient);
   return status;

@@ -34,6 +34,9 @@ ABSL_FLAG(int64_t, long_threshold, 4096,
           "a prompt is long when it costs as much as this many tokens from the start");
 ABSL_FLAG(bool, local_prefill, true,
           "let decode workers compute prompts while no prefill worker is ready");
+ABSL_FLAG(double, spill_slowdown, 0,
+          "let a decode worker compute a prompt that would take so many times as long as by itself "
+          "on the prefill workers, where it would be sooner; 0: never");
 ABSL_FLAG(double, wait_limit_s, 60, "refuse with 429 when a prompt would wait longer");
 ABSL_FLAG(int64_t, requests_max, 4096, "under way at once; more are refused with 429");
 ABSL_FLAG(double, request_timeout_s, 0, "of one generation; 0: none");
@@ -61,6 +64,7 @@ absl::StatusOr<RouterOptions> OptionsFromFlags() {
   options.policy = absl::GetFlag(FLAGS_policy);
   options.policy_options.long_tokens = absl::GetFlag(FLAGS_long_threshold);
   options.policy_options.local_prefill = absl::GetFlag(FLAGS_local_prefill);
+  options.policy_options.spill_slowdown = absl::GetFlag(FLAGS_spill_slowdown);
   options.policy_options.wait_limit_us = absl::GetFlag(FLAGS_wait_limit_s) * 1e6;
   options.dispatcher.requests_max = absl::GetFlag(FLAGS_requests_max);
   options.request_timeout_us = static_cast<int64_t>(absl::GetFlag(FLAGS_request_timeout_s) * 1e6);

@@ -19,15 +19,18 @@ std::string DigestText(uint64_t high, uint64_t low) {
 
 Cluster::Lease::~Lease() {
   PromptDone();
-  for (const auto& load : loads_) {
-    --load->requests;
-    load->kv_tokens -= kv_tokens_;
-  }
+  --decode_->requests;
+  decode_->kv_tokens -= kv_tokens_;
 }
 
 void Cluster::Lease::PromptDone() {
-  for (const auto& load : predicted_on_) load->predicted_us -= predicted_us_;
-  predicted_on_.clear();
+  if (computes_ == nullptr) return;
+  computes_->predicted_us -= predicted_us_;
+  if (computes_ != decode_) {
+    --computes_->requests;
+    computes_->kv_tokens -= kv_tokens_;
+  }
+  computes_.reset();
 }
 
 Cluster::Cluster(Loop* loop, ClusterOptions options, ClusterMembers members)
@@ -75,21 +78,18 @@ std::unique_ptr<Cluster::Lease> Cluster::Reserve(const Placement& placement, int
   auto lease = std::unique_ptr<Lease>(new Lease);
   lease->kv_tokens_ = kv_tokens;
   lease->predicted_us_ = placement.predicted_us;
-  const auto& decode = decode_[placement.decode].load;
-  lease->loads_.push_back(decode);
+  lease->decode_ = decode_[placement.decode].load;
   // Who computes the prompt: the preferred prefill worker, or the decode worker itself.
-  auto computes = decode;
-  if (!placement.prefill.empty()) {
-    computes = prefill_[placement.prefill[0]].load;
-    lease->loads_.push_back(computes);
-  }
-  lease->predicted_on_.push_back(computes);
-  computes->predicted_us += placement.predicted_us;
-  computes->unreported_us += placement.predicted_us;
-  for (const auto& load : lease->loads_) {
-    ++load->requests;
-    load->kv_tokens += kv_tokens;
-  }
+  lease->computes_ =
+      placement.prefill.empty() ? lease->decode_ : prefill_[placement.prefill[0]].load;
+  lease->computes_->predicted_us += placement.predicted_us;
+  lease->computes_->unreported_us += placement.predicted_us;
+  const auto count = [kv_tokens](WorkerLoad& load) {
+    ++load.requests;
+    load.kv_tokens += kv_tokens;
+  };
+  count(*lease->decode_);
+  if (lease->computes_ != lease->decode_) count(*lease->computes_);
   return lease;
 }
 
@@ -229,6 +229,7 @@ void Cluster::FillView(const Worker& worker, int64_t now_us, WorkerView& view) c
   view.requests_queued = last.requests_queued();
   view.queue_predicted_us = last.queue_predicted_us();
   view.context_tokens_max = last.context_tokens_max();
+  view.prompt_share = last.prompt_share();
   view.cost = worker.cost;
   view.load = *worker.load;
   view.load_then = worker.load_then;

@@ -64,16 +64,16 @@ class Cluster {
     ~Lease();
     Lease(const Lease&) = delete;
     Lease& operator=(const Lease&) = delete;
-    // The prompt is done: its predicted time no longer counts.
+    // The prompt is done: its predicted time no longer counts, and a prefill worker is rid of it.
     void PromptDone();
 
    private:
     friend class Cluster;
     Lease() = default;
-    std::vector<std::shared_ptr<WorkerLoad>> loads_;
+    std::shared_ptr<WorkerLoad> decode_;
+    std::shared_ptr<WorkerLoad> computes_;  // null once the prompt is done
     int64_t kv_tokens_ = 0;
     double predicted_us_ = 0;
-    std::vector<std::shared_ptr<WorkerLoad>> predicted_on_;
   };
 
   Cluster(Loop* loop, ClusterOptions options, ClusterMembers members);

@@ -37,6 +37,7 @@ struct WorkerView {
   int64_t requests_queued = 0;
   double queue_predicted_us = 0;
   int64_t context_tokens_max = 0;
+  double prompt_share = 0;  // of a decode worker's time, for prompts that it computes itself
   CostModel cost;
 
   WorkerLoad load;
@@ -50,10 +51,15 @@ struct WorkerView {
   int64_t requests() const {
     return Others(requests_running + requests_queued, load_then.requests) + load.requests;
   }
-  // Predicted time before new work starts here.
+  // Predicted time of the work here that is not done.
   double wait_us() const {
     return std::min(queue_predicted_us + load.unreported_us,
                     Others(queue_predicted_us, load_then.predicted_us) + load.predicted_us);
+  }
+  // By how much that delays a prompt which takes `alone_us` by itself: all prompts are slowed alike
+  // (PrefillScheduler), so of each other one it waits for no more than its own time.
+  double wait_us(double alone_us) const {
+    return std::min(wait_us(), static_cast<double>(std::max<int64_t>(requests(), 1)) * alone_us);
   }
   // Tokens in live blocks.
   int64_t kv_tokens_live() const {

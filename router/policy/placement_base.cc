@@ -94,14 +94,17 @@ std::variant<Placement, Refusal> PlacementBase::Choose(const RequestFacts& facts
   placement.predicted_us =
       cost.PrefillUs(facts.prompt_tokens - placement.cached_tokens, placement.cached_tokens);
   placement.is_long = placement.predicted_us > cost.PrefillUs(options_.long_tokens, 0);
-  placement.wait_us = decode.wait_us();
+  placement.wait_us = decode.wait_us(placement.predicted_us);
   if (!prefill.empty()) {
     OrderPrefill(facts, view, placement, prefill);
     if (static_cast<int>(prefill.size()) > options_.prefill_choices) {
       prefill.resize(std::max(options_.prefill_choices, 1));
     }
-    placement.prefill = std::move(prefill);
-    placement.wait_us = view.prefill[placement.prefill[0]].wait_us();
+    const WorkerView& first = view.prefill[prefill[0]];
+    if (!Spills(facts, decode, first, placement)) {
+      placement.wait_us = first.wait_us(PrefillAloneUs(facts, first, placement));
+      placement.prefill = std::move(prefill);
+    }
   }
   if (placement.wait_us > options_.wait_limit_us) {
     const int64_t excess_us = static_cast<int64_t>(placement.wait_us - options_.wait_limit_us);
@@ -127,10 +130,26 @@ int64_t PlacementBase::CachedTokens(const RequestFacts& facts, const WorkerView&
   return std::max(std::min(tokens, facts.prompt_tokens - 1), int64_t{0});
 }
 
+double PlacementBase::PrefillAloneUs(const RequestFacts& facts, const WorkerView& worker,
+                                     const Placement& draft) const {
+  const int64_t cached = std::max(draft.cached_tokens, CachedTokens(facts, worker));
+  return worker.cost.PrefillUs(facts.prompt_tokens - cached, cached);
+}
+
 double PlacementBase::PrefillDoneUs(const RequestFacts& facts, const WorkerView& worker,
                                     const Placement& draft) const {
-  const int64_t cached = std::max(draft.cached_tokens, CachedTokens(facts, worker));
-  return worker.wait_us() + worker.cost.PrefillUs(facts.prompt_tokens - cached, cached);
+  const double alone_us = PrefillAloneUs(facts, worker, draft);
+  return worker.wait_us(alone_us) + alone_us;
+}
+
+// The decode worker's own prediction is a guess until it has computed a prompt: the prefill
+// worker's counts, which has.
+bool PlacementBase::Spills(const RequestFacts& facts, const WorkerView& decode,
+                           const WorkerView& worker, const Placement& draft) const {
+  if (options_.spill_slowdown <= 0 || decode.prompt_share <= 0) return false;
+  const double there_us = PrefillDoneUs(facts, worker, draft);
+  if (there_us < options_.spill_slowdown * PrefillAloneUs(facts, worker, draft)) return false;
+  return (decode.wait_us() + draft.predicted_us) / decode.prompt_share < there_us;
 }
 
 }  // namespace longhaul

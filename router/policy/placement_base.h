@@ -37,6 +37,13 @@ class PlacementBase : public Policy {
   const PolicyOptions& options() const { return options_; }
 
  private:
+  // What the prompt would take on prefill worker `worker` by itself.
+  double PrefillAloneUs(const RequestFacts& facts, const WorkerView& worker,
+                        const Placement& draft) const;
+  // Whether the decode worker of `draft` should compute the prompt instead of `worker`.
+  bool Spills(const RequestFacts& facts, const WorkerView& decode, const WorkerView& worker,
+              const Placement& draft) const;
+
   const PolicyOptions options_;
   PrefixIndex index_;
 };

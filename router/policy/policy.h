@@ -57,6 +57,9 @@ struct PolicyOptions {
   int64_t requests_per_decode_max = 256;
   // Let a decode worker compute a prompt when no prefill worker is ready.
   bool local_prefill = true;
+  // Let a decode worker compute a prompt that would take this many times as long as by itself on
+  // the prefill workers, where the decode worker would have it sooner; 0: never.
+  double spill_slowdown = 0;
   // Prefill workers named to the decode worker, in order.
   int prefill_choices = 3;
   // Memory of the prefix index, in blocks over all workers; 8 bytes each.

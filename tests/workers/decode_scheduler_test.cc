@@ -80,6 +80,14 @@ TEST_F(LocalPromptsTest, WhereRunningSequencesLeaveNothingAPromptStillGetsABlock
   EXPECT_EQ(Step()->tokens.size(), static_cast<size_t>(kBlockTokens));
 }
 
+TEST_F(LocalPromptsTest, TheShareForPromptsIsWhatRunningSequencesLeave) {
+  EXPECT_EQ(scheduler_.prompt_share(), 1);
+  AddRunning(5);
+  EXPECT_NEAR(scheduler_.prompt_share(), 0.75, 0.001);
+  AddRunning(25);
+  EXPECT_EQ(scheduler_.prompt_share(), 0);
+}
+
 TEST_F(LocalPromptsTest, AShortPromptOvertakesALongOneAtTheNextStep) {
   AddRunning(4);
   AddPrompt(100, 50'000);

@@ -23,12 +23,13 @@ ABSL_FLAG(int, decode, 1, "decode workers");
 // Llama-3-8B in bf16 on one H200, fitted to docs/PERFORMANCE.md: prompts of 512 to 128K tokens,
 // batches of 1 to 128.
 ABSL_FLAG(std::vector<std::string>, cost,
-          (std::vector<std::string>{"4500", "21.3", "0.00084", "4000", "15", "0.0303"}),
+          (std::vector<std::string>{"1000", "21.3", "0.00084", "4000", "15", "0.0303"}),
           "the cost model's coefficients of every device, in us");
 ABSL_FLAG(double, step_target_ms, 20, "the decode workers' flag");
 ABSL_FLAG(int64_t, kv_tokens, 900'000, "KV of each worker");
 ABSL_FLAG(std::string, policy, "context-length", "the router's flag");
 ABSL_FLAG(int64_t, long_threshold, 4096, "the router's flag");
+ABSL_FLAG(double, spill_slowdown, 0, "the router's flag");
 ABSL_FLAG(double, wait_limit_s, 60, "the router's flag");
 ABSL_FLAG(int64_t, name_tokens, 512, "tokens of a named block");
 ABSL_FLAG(double, drain_s, 15, "after the last request was due");
@@ -79,6 +80,7 @@ absl::Status Main() {
   options.step_target_us = absl::GetFlag(FLAGS_step_target_ms) * 1000;
   options.policy = absl::GetFlag(FLAGS_policy);
   options.policy_options.long_tokens = absl::GetFlag(FLAGS_long_threshold);
+  options.policy_options.spill_slowdown = absl::GetFlag(FLAGS_spill_slowdown);
   options.policy_options.wait_limit_us = absl::GetFlag(FLAGS_wait_limit_s) * 1e6;
   LH_RETURN_IF_ERROR(MakePolicy(options.policy, {}).status());
   LH_ASSIGN_OR_RETURN(const std::vector<LoadRequest> requests, ReadRequests());

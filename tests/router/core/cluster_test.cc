@@ -106,6 +106,25 @@ TEST_F(ClusterTest, ANewIncarnationEndsTheOldOneAndItsCounters) {
   EXPECT_EQ(cluster_->View().prefill[0].load.predicted_us, 0);
 }
 
+TEST_F(ClusterTest, APromptThatIsDoneIsNoLoadOfItsPrefillWorker) {
+  Start();
+  Placement placement;
+  placement.decode = 0;
+  placement.prefill = {0};
+  placement.predicted_us = 50;
+  auto lease = cluster_->Reserve(placement, 30);
+  lease->PromptDone();
+  EXPECT_EQ(cluster_->View().prefill[0].load.requests, 0);
+  EXPECT_EQ(cluster_->View().prefill[0].load.kv_tokens, 0);
+  EXPECT_EQ(cluster_->View().prefill[0].load.predicted_us, 0);
+  EXPECT_EQ(Decode().load.requests, 1);
+  EXPECT_EQ(Decode().load.kv_tokens, 30);
+  lease.reset();
+  EXPECT_EQ(cluster_->View().prefill[0].load.requests, 0);
+  EXPECT_EQ(Decode().load.requests, 0);
+  EXPECT_EQ(Decode().load.kv_tokens, 0);
+}
+
 TEST_F(ClusterTest, AStatusCoversWhatWasSentBefore) {
   Start();
   Placement placement;
@@ -138,7 +157,7 @@ TEST_F(ClusterTest, WhatHasEndedIsNoLoadThoughTheLastStatusSaidSo) {
   EXPECT_EQ(cluster_->View().prefill[0].wait_us(), 75);
   first->PromptDone();
   EXPECT_EQ(cluster_->View().prefill[0].wait_us(), 50);
-  EXPECT_EQ(cluster_->View().prefill[0].requests(), 2);
+  EXPECT_EQ(cluster_->View().prefill[0].requests(), 1);
   second->PromptDone();
   EXPECT_EQ(cluster_->View().prefill[0].wait_us(), 0);
   first.reset();

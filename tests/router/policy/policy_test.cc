@@ -152,12 +152,55 @@ TEST_P(EveryPolicy, RefusesEarlyWhenTheWaitIsTooLong) {
   auto policy = Make(GetParam());
   auto view = Cluster(1, 1);
   view.prefill[0].queue_predicted_us = 55e6;
+  view.prefill[0].requests_queued = 100'000;
   Place(*policy, Prompt(100).facts, view);
   view.prefill[0].load.unreported_us = view.prefill[0].load.predicted_us = 15e6;
-  const Refusal refusal = Refused(*policy, Prompt(100).facts, view);
+  const Refusal refusal = Refused(*policy, Prompt(100, 5000).facts, view);
   EXPECT_EQ(refusal.reason, Refusal::Reason::kOverloaded);
   EXPECT_EQ(refusal.retry_after_us, 10'000'000);
   EXPECT_THAT(refusal.message, HasSubstr("70.0 s"));
+}
+
+// The workers let it pass them at the next chunk's end.
+TEST_P(EveryPolicy, AShortPromptIsNotRefusedForTheLongOnesBeforeIt) {
+  auto policy = Make(GetParam());
+  auto view = Cluster(1, 1);
+  view.prefill[0].queue_predicted_us = 200e6;
+  view.prefill[0].requests_running = 8;
+  const Prompt small(100);
+  const Placement placement = Place(*policy, small.facts, view);
+  EXPECT_DOUBLE_EQ(placement.wait_us, 8 * view.prefill[0].cost.PrefillUs(100, 0));
+  view.prefill[0].cost = CostModel::FromCoefficients({100, 1000, 0.001, 1000, 100, 0.1});
+  EXPECT_EQ(Refused(*policy, Prompt(15000).facts, view).reason, Refusal::Reason::kOverloaded);
+}
+
+TEST_P(EveryPolicy, PromptsSpillToTheDecodeWorkerWhenThatIsSooner) {
+  PolicyOptions options;
+  options.spill_slowdown = 2;
+  auto policy = Make(GetParam(), options);
+  auto view = Cluster(1, 1);
+  const double alone_us = view.prefill[0].cost.PrefillUs(100, 0);
+  view.prefill[0].requests_running = 10;
+  view.decode[0].prompt_share = 0.5;
+  const auto spills = [&] {
+    auto choice = policy->Choose(Prompt(100).facts, view, 0);
+    return std::get<Placement>(choice).prefill.empty();
+  };
+  view.prefill[0].queue_predicted_us = 0.9 * alone_us;  // 1.9 times its own time
+  EXPECT_FALSE(spills());
+  view.prefill[0].queue_predicted_us = 1.5 * alone_us;  // 2.5 times, here twice
+  EXPECT_TRUE(spills());
+  view.decode[0].prompt_share = 0.3;  // here 3.3 times
+  EXPECT_FALSE(spills());
+  view.decode[0].prompt_share = 0;  // nothing is left of a step
+  EXPECT_FALSE(spills());
+  view.decode[0].prompt_share = 0.5;
+  view.decode[0].queue_predicted_us = alone_us;
+  EXPECT_FALSE(spills());
+  view.prefill[0].queue_predicted_us = 9 * alone_us;
+  EXPECT_TRUE(spills());
+  policy = Make(GetParam());
+  EXPECT_FALSE(spills()) << "only where it is asked for";
 }
 
 TEST_P(EveryPolicy, RefusesWhenEveryDecodeWorkerIsFull) {
