@@ -4,7 +4,7 @@
     python3 tools/bench/random_model.py /dev/shm/llama-8b --context 140000
     python3 tools/bench/goodput.py --model /dev/shm/llama-8b --mix azure --duration 30 --seconds_max 500 [--json FILE]
     python3 tools/bench/goodput.py --model /dev/shm/llama-8b --mix mooncake --trace conversation_trace.jsonl
-    python3 tools/bench/goodput.py --model - --simulate --mix mooncake --duration 300          # no device, its time by a cost model
+    python3 tools/bench/goodput.py --simulate --mix mooncake --duration 300          # no device, its time by a cost model
     python3 tools/bench/goodput.py --model TINY --backend cpu --cores 0,1 --mix mooncake --length_scale 0.03 --time_scale 3 \\
         --duration 10 --rate 2                                                                     # does it work?
 
@@ -252,8 +252,10 @@ def main():
     parser.add_argument("--output_scale", type=float, default=1, help="times the mix's answers")
     parser.add_argument("--time_scale", type=float, default=1, help="times the service level's times, on slow machines")
     parser.add_argument("--simulate", action="store_true", help="in simulated time (longhaul_load_sim), without a device")
-    parser.add_argument("--simulate_flags", default="", help="more flags for longhaul_load_sim, as --cost")
+    parser.add_argument("--simulate_flags", default="", help="more for longhaul_load_sim, as --spill_slowdown=3")
     arguments = parser.parse_args()
+    if not arguments.simulate and not arguments.model:
+        parser.error("--model is missing, or --simulate")
     if arguments.simulate and (arguments.length_scale, arguments.output_scale) != (1, 1):
         parser.error("--simulate takes the mix as it is")
     arguments.config = SIMULATED_CONFIG if arguments.simulate else layouts.config_of(arguments.model)

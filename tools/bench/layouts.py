@@ -28,8 +28,8 @@ class Cluster:
 
 
 def add_arguments(parser):
-    """What every benchmark of layouts asks for."""
-    parser.add_argument("--model", required=True)
+    """What every benchmark of layouts asks for. Flags for processes are given as --worker_flags=--a=1."""
+    parser.add_argument("--model", default="", help="a folder as random_model.py makes it")
     parser.add_argument("--bin", default="build/release/bin", help="folder with longhaul_*")
     parser.add_argument("--backend", choices=BACKEND_FLAGS, default="cuda")
     parser.add_argument("--devices", default="0,1", help="CUDA's numbers, of the prefill worker first; 0,0: both on one")
@@ -40,6 +40,7 @@ def add_arguments(parser):
     parser.add_argument("--worker_flags", default="", help="more flags for all workers")
     parser.add_argument("--prefill_flags", default="")
     parser.add_argument("--decode_flags", default="")
+    parser.add_argument("--router_flags", default="", help="as --spill_slowdown=3")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", help="where all figures go")
 
@@ -75,5 +76,6 @@ def started(layout, arguments, environment):
             own += (arguments.prefill_flags if role == "prefill" else arguments.decode_flags).split()
             workers.append(host.start(role, f"{role}-{i}", *own))
         host.wait(*workers)
-        router = host.start_router("router", workers[0] if prefill_count else None, *workers[prefill_count:])
+        router = host.start_router("router", workers[0] if prefill_count else None, *workers[prefill_count:],
+                                   flags=arguments.router_flags.split())
         yield Cluster(layout, len({devices[i % len(devices)] for i in range(len(roles))}), router.http, [router, *workers])

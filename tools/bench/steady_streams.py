@@ -140,6 +140,8 @@ def main():
     parser.add_argument("--quiet_seconds", type=float, default=2.0)
     parser.add_argument("--probe_tokens", type=int, default=512, help="the short prompt that comes beside a long one")
     arguments = parser.parse_args()
+    if not arguments.model:
+        parser.error("--model is missing")
     text = PromptText(layouts.config_of(arguments.model)["vocab_size"], arguments.seed)
     all_figures = []
     with layouts.service(arguments) as environment:

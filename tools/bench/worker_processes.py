@@ -91,10 +91,11 @@ class Host:
                 raise RuntimeError(f"not ready after {START_SECONDS} s: {[p.name for p in processes if not p.ready()]}")
             time.sleep(POLL_SECONDS)
 
-    def start_router(self, name, prefill, *decode):
+    def start_router(self, name, prefill, *decode, flags=()):
         """A router that has ready workers. `prefill` None: the decode workers compute their prompts."""
         decode_list = ",".join(f"{worker.name}={worker.grpc}" for worker in decode)
-        flags = [f"--prefill={prefill.name}={prefill.grpc}", "--local_prefill=false"] if prefill else []
+        if prefill:
+            flags = [f"--prefill={prefill.name}={prefill.grpc}", "--local_prefill=false", *flags]
         router = self.start("router", name, f"--decode={decode_list}", "--http=127.0.0.1:0", *flags)
         self.wait(router)
         give_up = time.monotonic() + START_SECONDS
