@@ -324,12 +324,12 @@ struct StepTimes final : DecodeWorker::Observer {
 TEST(WorkerClusterTest, APromptComputedBesideStreamsFillsTheStepsTargetAndNoMore) {
   constexpr int64_t kTargetUs = 20'000;
   constexpr double kTokenUs = 25;
+  StepTimes times;  // the cluster ends with steps under way
   DecodeWorkerOptions options = StubDecodeOptions();
   options.scheduler.step_target_us = kTargetUs;
   options.scheduler.prefill.chunk_tokens_max = 1024;
   StubCluster cluster(256, 1024, options, StubPrefillOptions(), 1, 1,
                       CostModel::FromCoefficients({3'000, kTokenUs, 0.001, 4'000, 50, 0.03}));
-  StepTimes times;
   cluster.decode.set_observer(&times);
   std::vector<std::unique_ptr<StubReply>> streams;
   for (int i = 0; i < 4; ++i) {
