@@ -4,11 +4,10 @@
 #include <string>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
-#include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/random.h"
 #include "common/engine/worker_model.h"
+#include "common/process/flags.h"
 #include "common/runtime/run_and_wait.h"
 #include "decode_worker/decode_metrics_feed.h"
 #include "decode_worker/decode_service.h"
@@ -115,8 +114,8 @@ absl::Status Main() {
 }  // namespace longhaul
 
 int main(int argc, char** argv) {
-  absl::SetProgramUsageMessage("Generates tokens from KV caches that prefill workers computed.");
-  absl::ParseCommandLine(argc, argv);
+  longhaul::ParseCommandLine(argc, argv,
+                             "Generates tokens from KV caches that prefill workers computed.");
   const absl::Status status = longhaul::Main();
   if (!status.ok()) std::fprintf(stderr, "error: %s\n", std::string(status.message()).c_str());
   return status.ok() ? 0 : 1;

@@ -4,10 +4,9 @@
 #include <string>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
-#include "absl/flags/usage.h"
 #include "common/base/random.h"
 #include "common/engine/worker_model.h"
+#include "common/process/flags.h"
 #include "common/runtime/run_and_wait.h"
 #include "deploy/worker/worker_process.h"
 #include "prefill_worker/prefill_metrics_feed.h"
@@ -61,8 +60,7 @@ absl::Status Work(WorkerProcess& process) {
 }  // namespace longhaul
 
 int main(int argc, char** argv) {
-  absl::SetProgramUsageMessage("Computes KV caches and streams them to decode workers.");
-  absl::ParseCommandLine(argc, argv);
+  longhaul::ParseCommandLine(argc, argv, "Computes KV caches and streams them to decode workers.");
   const absl::Status status = longhaul::WorkerProcess::Run(
       longhaul::WorkerRole::kPrefill, absl::GetFlag(FLAGS_name), longhaul::Work);
   if (!status.ok()) std::fprintf(stderr, "error: %s\n", std::string(status.message()).c_str());

@@ -8,8 +8,6 @@
 #include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
-#include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/log.h"
 #include "common/base/status.h"
@@ -133,8 +131,7 @@ absl::Status Run() {
 
 int main(int argc, char** argv) {
   longhaul::BlockStopSignals();
-  absl::SetProgramUsageMessage("The OpenAI API in front of prefill and decode workers.");
-  absl::ParseCommandLine(argc, argv);
+  longhaul::ParseCommandLine(argc, argv, "The OpenAI API in front of prefill and decode workers.");
   longhaul::InitLog(absl::GetFlag(FLAGS_name), longhaul::LogLevel::kInfo);
   const absl::Status status = longhaul::Run();
   if (status.ok()) return 0;

@@ -1,10 +1,25 @@
 #include "common/process/flags.h"
 
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/flags/usage_config.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 
 namespace longhaul {
+
+void ParseCommandLine(int argc, char** argv, absl::string_view about) {
+  absl::FlagsUsageConfig config;
+  // absl's own choice, flags of a file that is called as the program, is none of ours.
+  config.contains_help_flags = [](absl::string_view file) {
+    return !absl::StrContains(file, "absl/flags/");
+  };
+  absl::SetFlagsUsageConfig(config);
+  absl::SetProgramUsageMessage(about);
+  absl::ParseCommandLine(argc, argv);
+}
 
 absl::StatusOr<HostPort> ParseHostPort(const std::string& flag, const std::string& value) {
   const size_t colon = value.rfind(':');

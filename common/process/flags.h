@@ -1,13 +1,18 @@
-// Flag values that absl does not parse by itself. Errors are InvalidArgument and name the flag, the
-// value and the form that is expected.
+// A program's flags, and flag values that absl does not parse by itself. Errors are InvalidArgument
+// and name the flag, the value and the form that is expected.
 #pragma once
 
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 
 namespace longhaul {
+
+// First in a program's main. `about` is what --help says of it, before all flags of ours. Ends the
+// process after --help, and when a flag is wrong.
+void ParseCommandLine(int argc, char** argv, absl::string_view about);
 
 struct HostPort {
   std::string host;

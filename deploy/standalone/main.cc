@@ -9,8 +9,6 @@
 #include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
-#include "absl/flags/usage.h"
 #include "common/base/log.h"
 #include "common/base/random.h"
 #include "common/base/status.h"
@@ -199,8 +197,8 @@ absl::Status Main() {
 }  // namespace longhaul
 
 int main(int argc, char** argv) {
-  absl::SetProgramUsageMessage("Router, prefill worker and decode worker in one process.");
-  absl::ParseCommandLine(argc, argv);
+  longhaul::ParseCommandLine(argc, argv,
+                             "Router, prefill worker and decode worker in one process.");
   const absl::Status status = longhaul::Main();
   if (!status.ok()) std::fprintf(stderr, "error: %s\n", std::string(status.message()).c_str());
   return status.ok() ? 0 : 1;

@@ -48,6 +48,13 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("binary", build.SERVING)
+def test_help_lists_the_flags(binary):
+    said = subprocess.run([build.binary(binary), "--help"], capture_output=True, text=True, timeout=END_SECONDS, check=False).stdout
+    assert "--model" in said and "--http" in said and "--drain_s" in said, said
+    assert "--flagfile" not in said, "absl's own"
+
+
+@pytest.mark.parametrize("binary", build.SERVING)
 @pytest.mark.parametrize("broken", BROKEN)
 def test_a_broken_model_ends_the_process_with_its_path_and_why(model_path, tmp_path, binary, broken):
     make, why = BROKEN[broken]

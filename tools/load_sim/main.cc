@@ -9,13 +9,12 @@
 #include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
-#include "absl/flags/usage.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/log.h"
 #include "common/base/status.h"
+#include "common/process/flags.h"
 #include "tools/load_sim/load_world.h"
 
 ABSL_FLAG(int, prefill, 1, "prefill workers");
@@ -96,8 +95,8 @@ absl::Status Main() {
 }  // namespace longhaul
 
 int main(int argc, char** argv) {
-  absl::SetProgramUsageMessage("The production router and workers under load, in simulated time.");
-  absl::ParseCommandLine(argc, argv);
+  longhaul::ParseCommandLine(argc, argv,
+                             "The production router and workers under load, in simulated time.");
   const absl::Status status = longhaul::Main();
   if (!status.ok()) std::fprintf(stderr, "error: %s\n", std::string(status.message()).c_str());
   return status.ok() ? 0 : 1;

@@ -3,11 +3,10 @@
 #include <string>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
-#include "absl/flags/usage.h"
 #include "absl/strings/str_format.h"
 #include "common/base/log.h"
 #include "common/base/mutant.h"
+#include "common/process/flags.h"
 #include "tools/sim/simulation.h"
 
 ABSL_FLAG(uint64_t, seed, 1, "the first seed");
@@ -17,9 +16,8 @@ ABSL_FLAG(bool, stop_at_failure, true, "end with the first seed that fails");
 
 int main(int argc, char** argv) {
   using namespace longhaul;
-  absl::SetProgramUsageMessage(
-      "Simulates a cluster under faults; the same seed gives the same trace.");
-  absl::ParseCommandLine(argc, argv);
+  ParseCommandLine(argc, argv,
+                   "Simulates a cluster under faults; the same seed gives the same trace.");
   const bool verbose = absl::GetFlag(FLAGS_verbose);
   InitLog("sim", verbose ? LogLevel::kInfo : LogLevel::kError);
   const uint64_t first = absl::GetFlag(FLAGS_seed);
