@@ -101,8 +101,9 @@ std::variant<Placement, Refusal> PlacementBase::Choose(const RequestFacts& facts
       prefill.resize(std::max(options_.prefill_choices, 1));
     }
     const WorkerView& first = view.prefill[prefill[0]];
-    if (!Spills(facts, decode, first, placement)) {
-      placement.wait_us = first.wait_us(PrefillAloneUs(facts, first, placement));
+    const double alone_us = PrefillAloneUs(facts, first, placement);
+    if (!Spills(decode, first, alone_us, placement.predicted_us)) {
+      placement.wait_us = first.wait_us(alone_us);
       placement.prefill = std::move(prefill);
     }
   }
@@ -144,12 +145,12 @@ double PlacementBase::PrefillDoneUs(const RequestFacts& facts, const WorkerView&
 
 // The decode worker's own prediction is a guess until it has computed a prompt: the prefill
 // worker's counts, which has.
-bool PlacementBase::Spills(const RequestFacts& facts, const WorkerView& decode,
-                           const WorkerView& worker, const Placement& draft) const {
+bool PlacementBase::Spills(const WorkerView& decode, const WorkerView& prefill, double alone_us,
+                           double here_us) const {
   if (options_.spill_slowdown <= 0 || decode.prompt_share <= 0) return false;
-  const double there_us = PrefillDoneUs(facts, worker, draft);
-  if (there_us < options_.spill_slowdown * PrefillAloneUs(facts, worker, draft)) return false;
-  return (decode.wait_us() + draft.predicted_us) / decode.prompt_share < there_us;
+  const double there_us = prefill.wait_us(alone_us) + alone_us;
+  if (there_us < options_.spill_slowdown * alone_us) return false;
+  return (decode.wait_us() + here_us) / decode.prompt_share < there_us;
 }
 
 }  // namespace longhaul

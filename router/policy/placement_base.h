@@ -40,9 +40,10 @@ class PlacementBase : public Policy {
   // What the prompt would take on prefill worker `worker` by itself.
   double PrefillAloneUs(const RequestFacts& facts, const WorkerView& worker,
                         const Placement& draft) const;
-  // Whether the decode worker of `draft` should compute the prompt instead of `worker`.
-  bool Spills(const RequestFacts& facts, const WorkerView& decode, const WorkerView& worker,
-              const Placement& draft) const;
+  // Whether decode worker `decode` should compute a prompt, in `here_us` by itself, instead of
+  // `prefill`, which takes `alone_us`.
+  bool Spills(const WorkerView& decode, const WorkerView& prefill, double alone_us,
+              double here_us) const;
 
   const PolicyOptions options_;
   PrefixIndex index_;

@@ -1,7 +1,9 @@
 #include <algorithm>
 #include <cmath>
 #include <string>
+#include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -11,16 +13,31 @@
 namespace longhaul {
 namespace {
 
-// Sorts by `key`, smallest first; equals keep their order.
+// Sorts by `key`, smallest first; equals keep their order. A key may look up a whole prompt in the
+// prefix index, so each is asked for once.
 template <typename Key>
 void SortBy(std::vector<int>& indexes, Key key) {
-  std::stable_sort(indexes.begin(), indexes.end(), [&](int a, int b) { return key(a) < key(b); });
+  std::vector<std::pair<std::invoke_result_t<Key, int>, int>> keyed;
+  keyed.reserve(indexes.size());
+  for (const int index : indexes) keyed.emplace_back(key(index), index);
+  std::stable_sort(keyed.begin(), keyed.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::transform(keyed.begin(), keyed.end(), indexes.begin(),
+                 [](const auto& pair) { return pair.second; });
 }
 
+// The first of the smallest.
 template <typename Key>
 int SmallestBy(const std::vector<int>& indexes, Key key) {
-  return *std::min_element(indexes.begin(), indexes.end(),
-                           [&](int a, int b) { return key(a) < key(b); });
+  int smallest = indexes[0];
+  auto smallest_key = key(smallest);
+  for (size_t i = 1; i < indexes.size(); ++i) {
+    if (auto other = key(indexes[i]); other < smallest_key) {
+      smallest = indexes[i];
+      smallest_key = other;
+    }
+  }
+  return smallest;
 }
 
 auto LoadOf(const WorkerView& worker) {

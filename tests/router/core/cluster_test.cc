@@ -28,6 +28,15 @@ class ClusterTest : public ::testing::Test {
   }
   const WorkerView& Decode() { return cluster_->View().decode[0]; }
 
+  // On the one decode worker, its prompt on the one prefill worker.
+  static Placement OnBoth() {
+    Placement placement;
+    placement.decode = 0;
+    placement.prefill = {0};
+    placement.predicted_us = 50;
+    return placement;
+  }
+
   VirtualLoop loop_;
   FakeWorker decode_{"d0", "decode", 100};
   FakeWorker prefill_{"p0", "prefill", 200};
@@ -84,11 +93,7 @@ TEST_F(ClusterTest, ABrokenStreamIsOpenedAgain) {
 
 TEST_F(ClusterTest, ANewIncarnationEndsTheOldOneAndItsCounters) {
   Start();
-  Placement placement;
-  placement.decode = 0;
-  placement.prefill = {0};
-  placement.predicted_us = 50;
-  auto old_lease = cluster_->Reserve(placement, 30);
+  auto old_lease = cluster_->Reserve(OnBoth(), 30);
   EXPECT_EQ(Decode().load.requests, 1);
   EXPECT_EQ(Decode().load.kv_tokens, 30);
   EXPECT_EQ(cluster_->View().prefill[0].wait_us(), 50);
@@ -96,7 +101,7 @@ TEST_F(ClusterTest, ANewIncarnationEndsTheOldOneAndItsCounters) {
   decode_.Report();
   EXPECT_THAT(lost_, ElementsAre(100u));
   EXPECT_EQ(Decode().load.requests, 0);
-  auto new_lease = cluster_->Reserve(placement, 7);
+  auto new_lease = cluster_->Reserve(OnBoth(), 7);
   old_lease.reset();
   EXPECT_EQ(Decode().load.requests, 1);
   EXPECT_EQ(Decode().load.kv_tokens, 7);
@@ -108,11 +113,7 @@ TEST_F(ClusterTest, ANewIncarnationEndsTheOldOneAndItsCounters) {
 
 TEST_F(ClusterTest, APromptThatIsDoneIsNoLoadOfItsPrefillWorker) {
   Start();
-  Placement placement;
-  placement.decode = 0;
-  placement.prefill = {0};
-  placement.predicted_us = 50;
-  auto lease = cluster_->Reserve(placement, 30);
+  auto lease = cluster_->Reserve(OnBoth(), 30);
   lease->PromptDone();
   EXPECT_EQ(cluster_->View().prefill[0].load.requests, 0);
   EXPECT_EQ(cluster_->View().prefill[0].load.kv_tokens, 0);
@@ -127,11 +128,7 @@ TEST_F(ClusterTest, APromptThatIsDoneIsNoLoadOfItsPrefillWorker) {
 
 TEST_F(ClusterTest, AStatusCoversWhatWasSentBefore) {
   Start();
-  Placement placement;
-  placement.decode = 0;
-  placement.prefill = {0};
-  placement.predicted_us = 50;
-  auto lease = cluster_->Reserve(placement, 30);
+  auto lease = cluster_->Reserve(OnBoth(), 30);
   prefill_.status.set_queue_predicted_us(45);
   prefill_.Report();
   EXPECT_EQ(cluster_->View().prefill[0].wait_us(), 45);
@@ -140,12 +137,8 @@ TEST_F(ClusterTest, AStatusCoversWhatWasSentBefore) {
 
 TEST_F(ClusterTest, WhatHasEndedIsNoLoadThoughTheLastStatusSaidSo) {
   Start();
-  Placement placement;
-  placement.decode = 0;
-  placement.prefill = {0};
-  placement.predicted_us = 50;
-  auto first = cluster_->Reserve(placement, 30);
-  auto second = cluster_->Reserve(placement, 30);
+  auto first = cluster_->Reserve(OnBoth(), 30);
+  auto second = cluster_->Reserve(OnBoth(), 30);
   decode_.status.set_requests_running(3);  // one is another router's
   decode_.status.set_blocks_live(5);       // of 16 tokens: 20 tokens more than ours can be
   decode_.Report();
@@ -171,14 +164,10 @@ TEST_F(ClusterTest, WhatHasEndedIsNoLoadThoughTheLastStatusSaidSo) {
 
 TEST_F(ClusterTest, WhatIsSentAfterAStatusIsAddedToIt) {
   Start();
-  Placement placement;
-  placement.decode = 0;
-  placement.prefill = {0};
-  placement.predicted_us = 50;
   prefill_.status.set_requests_running(1);
   prefill_.status.set_queue_predicted_us(20);
   prefill_.Report();
-  auto lease = cluster_->Reserve(placement, 30);
+  auto lease = cluster_->Reserve(OnBoth(), 30);
   EXPECT_EQ(cluster_->View().prefill[0].wait_us(), 70);
   EXPECT_EQ(cluster_->View().prefill[0].requests(), 2);
 }
